@@ -1,0 +1,193 @@
+#include "core/thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lutra {
+
+namespace {
+
+// How long an idle lane watches for the next region before it sleeps.
+constexpr std::chrono::microseconds kSpin{50};
+
+// Set while this thread works on a part: a region started there runs inline.
+thread_local bool inside_region = false;
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Whole processors of the cgroup v2 quota, or 0 where there is none.
+int cgroup_lanes() {
+#if defined(__linux__)
+  std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "re");
+  if (!file) return 0;
+  long long quota = 0;
+  long long period = 0;
+  const int fields = std::fscanf(file, "%lld %lld", &quota, &period);
+  std::fclose(file);
+  if (fields != 2 || quota <= 0 || period <= 0) return 0;
+  const long long lanes = (quota + period - 1) / period;
+  return lanes > 4096 ? 0 : static_cast<int>(lanes);
+#else
+  return 0;
+#endif
+}
+
+int available_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  return static_cast<int>(std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+struct ThreadPool::Shared {
+  // The region under way. Written under `mutex` while no lane is inside, read by lanes after they saw `generation`.
+  PartFunction function = nullptr;
+  void* context = nullptr;
+  const CancelToken* cancel = nullptr;
+  int64_t parts = 0;
+  std::atomic<int64_t> next{0};       // first part nobody has claimed
+  std::atomic<int> seats{0};          // helping lanes this region still admits
+  std::atomic<int> inside{0};         // helping lanes at work on this region
+  std::atomic<uint64_t> generation{0};
+
+  std::mutex region;  // one region at a time, first come first served
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::atomic<int> asleep{0};
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> helpers;
+
+  void work() {
+    inside_region = true;
+    for (;;) {
+      if (cancel && cancel->cancelled()) break;
+      const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
+      if (part >= parts) break;
+      function(context, part);
+    }
+    inside_region = false;
+  }
+
+  // Waits until `generation` moves on from `seen`. Returns false when the pool is stopping.
+  bool await(uint64_t seen) {
+    const auto until = std::chrono::steady_clock::now() + kSpin;
+    while (generation.load(std::memory_order_acquire) == seen && !stop.load(std::memory_order_acquire)) {
+      if (std::chrono::steady_clock::now() < until) {
+        relax();
+        continue;
+      }
+      std::unique_lock lock(mutex);
+      asleep.fetch_add(1);
+      wake.wait(lock, [&] { return generation.load() != seen || stop.load(); });
+      asleep.fetch_sub(1);
+    }
+    return !stop.load(std::memory_order_acquire);
+  }
+
+  void help() {
+    uint64_t seen = 0;
+    while (await(seen)) {
+      // Announce before reading the region: a caller that publishes waits for `inside` to reach zero first.
+      inside.fetch_add(1);
+      seen = generation.load();
+      if (seats.fetch_sub(1) > 0) work();
+      inside.fetch_sub(1);
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int lanes) : shared_(std::make_unique<Shared>()) {
+  for (int i = 1; i < lanes; ++i) shared_->helpers.emplace_back([this] { shared_->help(); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard lock(shared_->mutex);
+    shared_->stop.store(true);
+  }
+  shared_->wake.notify_all();
+  for (std::thread& helper : shared_->helpers) helper.join();
+}
+
+int ThreadPool::lanes() const { return static_cast<int>(shared_->helpers.size()) + 1; }
+
+int ThreadPool::default_lanes() {
+  if (const char* text = std::getenv("LUTRA_THREADS")) {
+    const int wanted = std::atoi(text);
+    if (wanted >= 1 && wanted <= 1024) return wanted;
+  }
+  int lanes = available_processors();
+  const int quota = cgroup_lanes();
+  if (quota > 0 && quota < lanes) lanes = quota;
+  return lanes < 1 ? 1 : lanes;
+}
+
+std::shared_ptr<ThreadPool> ThreadPool::acquire() {
+  static std::mutex mutex;
+  static std::weak_ptr<ThreadPool> current;
+  std::lock_guard lock(mutex);
+  if (std::shared_ptr<ThreadPool> pool = current.lock()) return pool;
+  auto pool = std::make_shared<ThreadPool>(default_lanes());
+  current = pool;
+  return pool;
+}
+
+bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* cancel, PartFunction function,
+                            void* context) {
+  const bool alone = parts <= 1 || lanes() == 1 || max_lanes == 1 || inside_region;
+  if (alone) {
+    for (int64_t part = 0; part < parts; ++part) {
+      if (cancel && cancel->cancelled()) return false;
+      function(context, part);
+    }
+    return !(cancel && cancel->cancelled());
+  }
+
+  std::lock_guard region(shared_->region);
+  Shared& s = *shared_;
+  // Lanes that came late for the last region have left before the new one is written.
+  s.seats.store(0);
+  while (s.inside.load() != 0) relax();
+  s.function = function;
+  s.context = context;
+  s.cancel = cancel;
+  s.parts = parts;
+  s.next.store(0);
+  const int wanted = max_lanes > 0 && max_lanes < lanes() ? max_lanes : lanes();
+  const int64_t useful = parts < wanted ? parts : wanted;
+  s.seats.store(static_cast<int>(useful) - 1);
+  {
+    std::lock_guard lock(s.mutex);
+    s.generation.fetch_add(1);
+  }
+  if (s.asleep.load() > 0) s.wake.notify_all();
+  s.work();
+  // Nobody may start a part after this: the body lives on the caller's stack.
+  s.seats.store(0);
+  while (s.inside.load() != 0) relax();
+  return !(cancel && cancel->cancelled());
+}
+
+}  // namespace lutra

@@ -1,0 +1,35 @@
+// Products with packed low-bit weights, and the way in and out of the packed layout.
+#pragma once
+
+#include "core/tensor_view.h"
+#include "ops/context.h"
+#include "packing/layout.h"
+
+namespace lutra {
+
+// Bounds on the normalised mean squared error against fp64: 1e-12, 1e-7, 2e-4.
+enum class Mode : uint8_t { kExact, kAccurate, kFast };
+
+// y[n,m] = x[n,k] * W^T. x and y are f32. y may not overlap x.
+Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x, const TensorView& y, Mode mode);
+
+// bound[n,m] >= |y - exact y| for this mode, this input and the instruction set in use: the sum over groups and
+// planes of |alpha| * (lookups) * (half a table step), plus fp32 accumulation's share.
+Status lut_gemm_error_bound(Context& context, const PackedView& weights, const TensorView& x, const TensorView& bound,
+                            Mode mode);
+
+// codes u8 [rows, cols] (0 .. 2^bits - 1) to the tile's words, u32 [layout.codes_words()], and back.
+Status pack_codes(Context& context, const PackedLayout& layout, const TensorView& codes, const TensorView& words);
+Status unpack_codes(Context& context, const PackedLayout& layout, const TensorView& words, const TensorView& codes);
+
+// Per-group values in logical order [rows, groups] or [rows, groups, planes] to tile order, and back.
+// The element type is the tensor's own (f16, bf16, f32 or u8) and is not converted.
+Status pack_group_values(Context& context, const PackedLayout& layout, int planes, const TensorView& logical,
+                         const TensorView& tiled);
+Status unpack_group_values(Context& context, const PackedLayout& layout, int planes, const TensorView& tiled,
+                           const TensorView& logical);
+
+// w[rows, cols] f32: every weight as the formula of packing/layout.h gives it, computed in fp64 and rounded once.
+Status dequantize(Context& context, const PackedView& weights, const TensorView& w);
+
+}  // namespace lutra

@@ -1,0 +1,29 @@
+// GPTQ's column pass (Frantar et al., arXiv 2210.17323) in its inverse-free form.
+//
+// With the damped Hessian H = M M^T, M upper triangular, the pass
+//     w'_j = w_j + sum_{i<j} (w_i - q_i) * M_ij / M_jj,    q_j = Q(w'_j)
+// gives the codes of the textbook form without inverting H.
+#pragma once
+
+#include "core/tensor_view.h"
+#include "ops/context.h"
+
+namespace lutra {
+
+// M from H: reverse both axes, factor, reverse back. H f64 [k,k] is overwritten by M (lower triangle zero).
+// kNotPositiveDefinite leaves H destroyed: the caller keeps a copy or rebuilds it with more damping.
+Status reverse_cholesky(Context& context, const TensorView& hessian);
+
+struct GptqGrid {
+  int bits = 0;
+  int64_t group_size = 0;  // in columns of the original order
+};
+
+// w f32 [m,k] in pass order, m_factor f64 [k,k] in pass order, scales and zeros f32 [m, groups] (already rounded to
+// their storage type), group_of i32 [k]: the group of each column in pass order. codes u8 [m,k] out, pass order.
+// loss f64 [m]: per row, sum_j ((w'_j - q_j) / U_jj)^2 with U = M^-1, equal to (Q - W) H (Q - W)^T.
+Status gptq_pass(Context& context, const GptqGrid& grid, const TensorView& w, const TensorView& m_factor,
+                 const TensorView& scales, const TensorView& zeros, const TensorView& group_of,
+                 const TensorView& codes, const TensorView& loss);
+
+}  // namespace lutra

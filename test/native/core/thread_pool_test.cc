@@ -1,0 +1,65 @@
+#include "core/thread_pool.h"
+
+#include <atomic>
+#include <numeric>
+#include <thread>
+
+#include "../harness.h"
+
+using lutra::CancelToken;
+using lutra::ThreadPool;
+
+LUTRA_TEST(core, every_part_runs_once) {
+  for (int lanes : {1, 2, 3, 8}) {
+    ThreadPool pool(lanes);
+    for (int64_t parts : {0, 1, 2, 7, 64, 1000}) {
+      std::vector<std::atomic<int>> hits(static_cast<size_t>(parts));
+      CHECK(pool.run(parts, 0, nullptr, [&](int64_t p) { hits[static_cast<size_t>(p)]++; }));
+      for (auto& h : hits) CHECK(h.load() == 1);
+    }
+  }
+}
+
+LUTRA_TEST(core, a_nested_region_runs_inline) {
+  ThreadPool pool(4);
+  std::atomic<int> sum{0};
+  CHECK(pool.run(8, 0, nullptr, [&](int64_t) { pool.run(5, 0, nullptr, [&](int64_t) { sum++; }); }));
+  CHECK(sum.load() == 40);
+}
+
+LUTRA_TEST(core, callers_take_turns) {
+  ThreadPool pool(3);
+  std::atomic<int64_t> total{0};
+  std::vector<std::thread> callers;
+  const int rounds = lutra::test::quick() ? 200 : 3000;
+  for (int c = 0; c < 3; ++c)
+    callers.emplace_back([&] {
+      for (int i = 0; i < rounds; ++i) {
+        int64_t own[16] = {};
+        pool.run(16, 0, nullptr, [&](int64_t p) { own[p] = p; });
+        total += std::accumulate(own, own + 16, int64_t{0});
+      }
+    });
+  for (std::thread& t : callers) t.join();
+  CHECK(total.load() == int64_t{3} * rounds * 120);
+}
+
+LUTRA_TEST(core, cancel_leaves_parts_out) {
+  ThreadPool pool(2);
+  CancelToken token;
+  std::atomic<int> done{0};
+  CHECK(!pool.run(1000, 0, &token, [&](int64_t) {
+    if (++done == 10) token.cancel();
+  }));
+  CHECK(done.load() < 1000);
+}
+
+LUTRA_TEST(core, lanes_wake_after_sleep) {
+  ThreadPool pool(2);
+  for (int i = 0; i < 20; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::atomic<int> done{0};
+    CHECK(pool.run(4, 0, nullptr, [&](int64_t) { done++; }));
+    CHECK(done.load() == 4);
+  }
+}
