@@ -39,8 +39,8 @@ inline Status error(Code code, const char* what, int64_t found = 0, int64_t expe
 }  // namespace lutra
 
 // Returns early from a function that itself returns Status.
-#define LUTRA_TRY(expression)                         \
-  do {                                                \
+#define LUTRA_TRY(expression)                           \
+  do {                                                  \
     const ::lutra::Status lutra_status_ = (expression); \
-    if (!lutra_status_.ok()) return lutra_status_;    \
+    if (!lutra_status_.ok()) return lutra_status_;      \
   } while (0)

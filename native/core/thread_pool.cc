@@ -67,9 +67,9 @@ struct ThreadPool::Shared {
   void* context = nullptr;
   const CancelToken* cancel = nullptr;
   int64_t parts = 0;
-  std::atomic<int64_t> next{0};       // first part nobody has claimed
-  std::atomic<int> seats{0};          // helping lanes this region still admits
-  std::atomic<int> inside{0};         // helping lanes at work on this region
+  std::atomic<int64_t> next{0};  // first part nobody has claimed
+  std::atomic<int> seats{0};     // helping lanes this region still admits
+  std::atomic<int> inside{0};    // helping lanes at work on this region
   std::atomic<uint64_t> generation{0};
 
   std::mutex region;  // one region at a time, first come first served

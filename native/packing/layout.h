@@ -32,9 +32,9 @@ enum class OffsetKind : uint8_t { kNone, kZeroCode, kReal };
 
 struct PackedLayout {
   static constexpr int64_t kTileRows = 64;
-  static constexpr int64_t kRowStep = 16;   // the last tile's rows are a multiple of this
+  static constexpr int64_t kRowStep = 16;  // the last tile's rows are a multiple of this
   static constexpr int64_t kChunkCols = 32;
-  static constexpr int kMaxPlanes = 8;      // format and reference; kernels take 2 to 4
+  static constexpr int kMaxPlanes = 8;  // format and reference; kernels take 2 to 4
 
   int64_t rows = 0;        // out features, m
   int64_t cols = 0;        // in features, k

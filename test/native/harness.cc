@@ -35,12 +35,18 @@ void forgive_failures() { current_failures = 0; }
 
 const char* name_of(Distribution d) {
   switch (d) {
-    case Distribution::kNormal: return "normal";
-    case Distribution::kUniform: return "uniform";
-    case Distribution::kOutlier: return "outlier";
-    case Distribution::kConstant: return "constant";
-    case Distribution::kZero: return "zero";
-    case Distribution::kDenormal: return "denormal";
+    case Distribution::kNormal:
+      return "normal";
+    case Distribution::kUniform:
+      return "uniform";
+    case Distribution::kOutlier:
+      return "outlier";
+    case Distribution::kConstant:
+      return "constant";
+    case Distribution::kZero:
+      return "zero";
+    case Distribution::kDenormal:
+      return "denormal";
   }
   return "?";
 }
@@ -51,12 +57,24 @@ void fill(float* values, size_t count, Distribution d, uint64_t seed) {
   std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
   for (size_t i = 0; i < count; ++i) {
     switch (d) {
-      case Distribution::kNormal: values[i] = normal(random); break;
-      case Distribution::kUniform: values[i] = uniform(random); break;
-      case Distribution::kOutlier: values[i] = normal(random) * (random() % 101 == 0 ? 1e4f : 1.0f); break;
-      case Distribution::kConstant: values[i] = 0.7f; break;
-      case Distribution::kZero: values[i] = 0.0f; break;
-      case Distribution::kDenormal: values[i] = uniform(random) * 1e-39f; break;
+      case Distribution::kNormal:
+        values[i] = normal(random);
+        break;
+      case Distribution::kUniform:
+        values[i] = uniform(random);
+        break;
+      case Distribution::kOutlier:
+        values[i] = normal(random) * (random() % 101 == 0 ? 1e4f : 1.0f);
+        break;
+      case Distribution::kConstant:
+        values[i] = 0.7f;
+        break;
+      case Distribution::kZero:
+        values[i] = 0.0f;
+        break;
+      case Distribution::kDenormal:
+        values[i] = uniform(random) * 1e-39f;
+        break;
     }
   }
 }

@@ -75,10 +75,10 @@ double nmse(const float* y, const double* reference, size_t count);
 
 }  // namespace lutra::test
 
-#define LUTRA_TEST(family, name)                                                              \
-  static void lutra_case_##family##_##name();                                                 \
-  static const ::lutra::test::Registration lutra_registration_##family##_##name(              \
-      #family, #name, lutra_case_##family##_##name);                                          \
+#define LUTRA_TEST(family, name)                                                                               \
+  static void lutra_case_##family##_##name();                                                                  \
+  static const ::lutra::test::Registration lutra_registration_##family##_##name(#family, #name,                \
+                                                                                lutra_case_##family##_##name); \
   static void lutra_case_##family##_##name()
 
 #define CHECK(condition)                                                   \
@@ -86,10 +86,11 @@ double nmse(const float* y, const double* reference, size_t count);
     if (!(condition)) ::lutra::test::fail(__FILE__, __LINE__, #condition); \
   } while (0)
 
-#define CHECK_LE(value, bound)                                                                                  \
-  do {                                                                                                          \
-    const double lutra_value = (value), lutra_bound = (bound);                                                  \
-    if (!(lutra_value <= lutra_bound))                                                                          \
-      ::lutra::test::fail(__FILE__, __LINE__,                                                                   \
-                          std::string(#value " = ") + std::to_string(lutra_value) + " > " + std::to_string(lutra_bound)); \
+#define CHECK_LE(value, bound)                                                                            \
+  do {                                                                                                    \
+    const double lutra_value = (value), lutra_bound = (bound);                                            \
+    if (!(lutra_value <= lutra_bound))                                                                    \
+      ::lutra::test::fail(                                                                                \
+          __FILE__, __LINE__,                                                                             \
+          std::string(#value " = ") + std::to_string(lutra_value) + " > " + std::to_string(lutra_bound)); \
   } while (0)
