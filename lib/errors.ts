@@ -1,0 +1,114 @@
+/** Every code that lutra throws. docs/errors.md says what raises each and what to do. */
+export type LutraErrorCode =
+  | 'LUTRA_E_NOT_FOUND'
+  | 'LUTRA_E_TRUNCATED'
+  | 'LUTRA_E_HEADER'
+  | 'LUTRA_E_OFFSETS'
+  | 'LUTRA_E_DTYPE'
+  | 'LUTRA_E_SHAPE'
+  | 'LUTRA_E_NON_FINITE'
+  | 'LUTRA_E_NOT_POSITIVE_DEFINITE'
+  | 'LUTRA_E_METHOD'
+  | 'LUTRA_E_BITS'
+  | 'LUTRA_E_GROUP_SIZE'
+  | 'LUTRA_E_OPTION'
+  | 'LUTRA_E_CALIBRATION_TOO_SHORT'
+  | 'LUTRA_E_DISK_FULL'
+  | 'LUTRA_E_IO'
+  | 'LUTRA_E_MEMORY'
+  | 'LUTRA_E_SAME_PATH'
+  | 'LUTRA_E_EXISTS'
+  | 'LUTRA_E_UNSUPPORTED_MODEL'
+  | 'LUTRA_E_FORMAT_VERSION'
+  | 'LUTRA_E_DISPOSED'
+  | 'LUTRA_E_DEVICE'
+  | 'LUTRA_E_NO_BINARY'
+  | 'LUTRA_E_INTERNAL';
+
+export interface LutraErrorDetails {
+  /** What is wrong, as a sentence without the numbers that `found` and `expected` carry. */
+  message: string;
+  /** File, tensor, layer or argument that the error is about. */
+  where?: string | undefined;
+  found?: string | number | undefined;
+  expected?: string | number | undefined;
+  /** What to do about it. */
+  hint?: string | undefined;
+  cause?: unknown;
+}
+
+/** The one error class of the library; subclasses name the family, `code` names the cause. */
+export class LutraError extends Error {
+  readonly code: LutraErrorCode;
+  readonly where: string | undefined;
+  readonly found: string | number | undefined;
+  readonly expected: string | number | undefined;
+  readonly hint: string | undefined;
+
+  constructor(code: LutraErrorCode, details: LutraErrorDetails) {
+    super(sentence(details), details.cause === undefined ? undefined : { cause: details.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.where = details.where;
+    this.found = details.found;
+    this.expected = details.expected;
+    this.hint = details.hint;
+  }
+}
+
+/** An argument, option or recipe that cannot be used as given. */
+export class LutraInputError extends LutraError {}
+/** A file whose content is not what its format promises. */
+export class LutraFormatError extends LutraError {}
+/** Numbers that a computation cannot go on with. */
+export class LutraNumericError extends LutraError {}
+/** Memory, disk or file system refused. */
+export class LutraResourceError extends LutraError {}
+/** A device or a binary that is not there. */
+export class LutraDeviceError extends LutraError {}
+/** A fault of lutra itself. */
+export class LutraInternalError extends LutraError {}
+
+const families: Record<LutraErrorCode, typeof LutraError> = {
+  LUTRA_E_NOT_FOUND: LutraInputError,
+  LUTRA_E_TRUNCATED: LutraFormatError,
+  LUTRA_E_HEADER: LutraFormatError,
+  LUTRA_E_OFFSETS: LutraFormatError,
+  LUTRA_E_DTYPE: LutraInputError,
+  LUTRA_E_SHAPE: LutraInputError,
+  LUTRA_E_NON_FINITE: LutraNumericError,
+  LUTRA_E_NOT_POSITIVE_DEFINITE: LutraNumericError,
+  LUTRA_E_METHOD: LutraInputError,
+  LUTRA_E_BITS: LutraInputError,
+  LUTRA_E_GROUP_SIZE: LutraInputError,
+  LUTRA_E_OPTION: LutraInputError,
+  LUTRA_E_CALIBRATION_TOO_SHORT: LutraInputError,
+  LUTRA_E_DISK_FULL: LutraResourceError,
+  LUTRA_E_IO: LutraResourceError,
+  LUTRA_E_MEMORY: LutraResourceError,
+  LUTRA_E_SAME_PATH: LutraInputError,
+  LUTRA_E_EXISTS: LutraInputError,
+  LUTRA_E_UNSUPPORTED_MODEL: LutraInputError,
+  LUTRA_E_FORMAT_VERSION: LutraFormatError,
+  LUTRA_E_DISPOSED: LutraInputError,
+  LUTRA_E_DEVICE: LutraDeviceError,
+  LUTRA_E_NO_BINARY: LutraDeviceError,
+  LUTRA_E_INTERNAL: LutraInternalError,
+};
+
+/** Makes the error of the family that `code` belongs to. */
+export function lutraError(code: LutraErrorCode, details: LutraErrorDetails): LutraError {
+  return new families[code](code, details);
+}
+
+export function isLutraErrorCode(code: unknown): code is LutraErrorCode {
+  return typeof code === 'string' && Object.hasOwn(families, code);
+}
+
+function sentence(details: LutraErrorDetails): string {
+  let text = details.where ? `${details.where}: ${details.message}` : details.message;
+  if (details.found !== undefined) text += `, found ${details.found}`;
+  if (details.expected !== undefined) text += `, expected ${details.expected}`;
+  if (details.hint) text += `. ${details.hint}`;
+  return text;
+}

@@ -1,0 +1,128 @@
+/**
+ * The typed seam to the addon: every name that native/binding exports, and nothing else.
+ * Numbers that stand for enumerations are the constants below; native/binding/ holds their twins.
+ */
+
+/** Element types by the number native code knows them by (core/tensor_view.h). */
+export const dtypeIds = { f32: 0, f16: 1, bf16: 2, f64: 3, u8: 4, i32: 5 } as const;
+export type Dtype = keyof typeof dtypeIds;
+
+/** Weight kinds and offset kinds of a packed matrix (packing/layout.h). */
+export const weightKindIds = { uniform: 0, planes: 1 } as const;
+export const offsetKindIds = { none: 0, zeroCode: 1, real: 2 } as const;
+
+/** Accuracy modes (ops/lut_gemm.h). */
+export const modeIds = { exact: 0, accurate: 1, fast: 2 } as const;
+
+/** Operators that a program records (program/op_table.cc). */
+export const opIds = {
+  lutGemm: 0,
+  lutGemmErrorBound: 1,
+  packCodes: 2,
+  unpackCodes: 3,
+  packGroupValues: 4,
+  unpackGroupValues: 5,
+  dequantize: 6,
+  linear: 7,
+  addBias: 8,
+  accumulateGram: 9,
+  embedding: 10,
+  rmsNorm: 11,
+  rope: 12,
+  cacheAppend: 13,
+  attention: 14,
+  swiglu: 15,
+  add: 16,
+  softmax: 17,
+  crossEntropy: 18,
+  klDivergence: 19,
+  convert: 20,
+} as const;
+
+/** Calls that answer with numbers and run only asynchronously (binding/tasks.cc). */
+export const taskIds = {
+  fitGrid: 0,
+  roundToGrid: 1,
+  reverseCholesky: 2,
+  gptqPass: 3,
+  findNonFinite: 4,
+  readFile: 5,
+  writeFile: 6,
+} as const;
+
+/** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */
+export interface NativeTensor {
+  /** Bytes of the elements; 0 after dispose. */
+  readonly byteLength: number;
+  /** Copies elements out of / into native memory; offsets and counts in elements. */
+  read(target: ArrayBufferView, offset: number): void;
+  write(source: ArrayBufferView, offset: number): void;
+  /** The same memory from element `offset` on, seen with another shape. */
+  view(offset: number, shape: readonly number[]): NativeTensor;
+  fill(value: number): void;
+  dispose(): void;
+}
+
+/** Codes, scales and offsets of one matrix, checked against each other once. */
+export interface NativePacked {
+  dispose(): void;
+}
+
+/** A recorded list of operators with their operands. */
+export interface NativeProgram {
+  add(op: number, tensors: readonly NativeTensor[], packed: NativePacked | null, parameters: readonly number[]): void;
+  /** Runs every operator in order on the calling thread and the pool. `position` is the step scalar. */
+  run(position: number, threads: number): void;
+  runAsync(position: number, threads: number, cancel: NativeCancel | null): Promise<void>;
+  readonly length: number;
+  dispose(): void;
+}
+
+export interface NativeCancel {
+  cancel(): void;
+}
+
+export interface Addon {
+  Tensor: {
+    new (dtype: number, shape: readonly number[]): NativeTensor;
+    /** Uses the array's memory in place. Every use checks that the array was not detached. */
+    borrow(array: ArrayBufferView, dtype: number, shape: readonly number[]): NativeTensor;
+  };
+  Packed: {
+    /** layout: [rows, cols, bits, groupSize, weightKind, offsetKind] */
+    new (
+      codes: NativeTensor,
+      scales: NativeTensor,
+      offsets: NativeTensor | null,
+      layout: readonly number[],
+    ): NativePacked;
+  };
+  Program: { new (): NativeProgram };
+  Cancel: { new (): NativeCancel };
+  lutGemm(packed: NativePacked, x: NativeTensor, y: NativeTensor, mode: number, threads: number): void;
+  lutGemmAsync(
+    packed: NativePacked,
+    x: NativeTensor,
+    y: NativeTensor,
+    mode: number,
+    threads: number,
+    cancel: NativeCancel | null,
+  ): Promise<void>;
+  /** Runs a task of `taskIds`; resolves with the numbers it answers. */
+  task(
+    task: number,
+    tensors: readonly (NativeTensor | null)[],
+    parameters: readonly number[],
+    threads: number,
+    cancel: NativeCancel | null,
+  ): Promise<number[]>;
+  /** Bytes of native tensors alive in this process. */
+  nativeMemory(): number;
+  describe(): {
+    isa: string;
+    features: number;
+    threads: number;
+    isaOverrideValid: boolean;
+    kernels: Record<string, string>;
+  };
+}

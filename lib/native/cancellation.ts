@@ -1,0 +1,27 @@
+import type { NativeCancel } from './addon.js';
+import { fromNative } from './failure.js';
+import { addon } from './loader.js';
+
+/**
+ * Runs one asynchronous call of the addon under an AbortSignal: rejects with `signal.reason` when it is raised,
+ * within one parallel region of the running call.
+ */
+export async function cancellable<T>(
+  signal: AbortSignal | undefined,
+  call: (cancel: NativeCancel | null) => Promise<T>,
+  where?: string,
+): Promise<T> {
+  signal?.throwIfAborted();
+  const cancel = signal ? new (addon().Cancel)() : null;
+  const raise = () => cancel?.cancel();
+  signal?.addEventListener('abort', raise, { once: true });
+  try {
+    const result = await call(cancel);
+    signal?.throwIfAborted();
+    return result;
+  } catch (error) {
+    throw signal?.aborted ? signal.reason : fromNative(error, where);
+  } finally {
+    signal?.removeEventListener('abort', raise);
+  }
+}

@@ -1,0 +1,4 @@
+export * from './addon.js';
+export { cancellable } from './cancellation.js';
+export { fromNative, guarded } from './failure.js';
+export { addon, load, platformName } from './loader.js';

@@ -1,0 +1,96 @@
+import { lutraError } from '../errors.js';
+import { addon, cancellable, fromNative, modeIds } from '../native/index.js';
+import { type QuantizedTensor, Tensor } from '../tensor/index.js';
+import { type Mode, Program } from './program.js';
+
+export interface LutGemmOptions {
+  /** Bound on the error: 'exact' (NMSE 1e-12), 'accurate' (1e-7, default) or 'fast' (2e-4). */
+  mode?: Mode | undefined;
+  /** f32 [tokens, outFeatures] that receives the result; a new tensor by default. */
+  out?: Tensor | undefined;
+  /** Lanes to use at most; the whole pool by default. Never changes the result's bits. */
+  threads?: number | undefined;
+}
+
+/**
+ * y = x · Wᵀ straight on packed weights, by table look-up (LUT-GEMM, arXiv 2206.09557).
+ *
+ * @param x f32 [tokens, inFeatures] or [inFeatures].
+ * @param q packed weights [outFeatures, inFeatures].
+ * @returns f32 [tokens, outFeatures], or [outFeatures] for a vector: `options.out` where it was given.
+ * @throws `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_OPTION`, `LUTRA_E_DISPOSED`
+ */
+export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions = {}): Tensor {
+  const y = options.out ?? Tensor.zeros('f32', resultShape(x, q));
+  try {
+    addon().lutGemm(q.native, x.native, y.native, modeId(options.mode), options.threads ?? 0);
+  } catch (error) {
+    throw fromNative(error, 'lutGemm');
+  }
+  return y;
+}
+
+/** As `lutGemm`, off the JavaScript thread. Borrowed inputs are copied in; `out` must be native memory. */
+export async function lutGemmAsync(
+  x: Tensor,
+  q: QuantizedTensor,
+  options: LutGemmOptions & { signal?: AbortSignal | undefined } = {},
+): Promise<Tensor> {
+  const mode = modeId(options.mode);
+  if (options.out?.borrowed)
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'an asynchronous call cannot write into a borrowed array',
+      where: 'lutGemmAsync.out',
+      hint: 'Make the output with Tensor.zeros.',
+    });
+  const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
+  const y = options.out ?? Tensor.zeros('f32', resultShape(x, q));
+  try {
+    await cancellable(
+      options.signal,
+      (cancel) => addon().lutGemmAsync(q.native, input.native, y.native, mode, options.threads ?? 0, cancel),
+      'lutGemm',
+    );
+    return y;
+  } finally {
+    if (input !== x) input.dispose();
+  }
+}
+
+/**
+ * The worst case of `lutGemm` for this input and mode on this machine: bound[t,m] >= |y - exact y|.
+ * Same shapes and errors as `lutGemm`.
+ */
+export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, mode: Mode = 'accurate'): Tensor {
+  modeId(mode);
+  const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
+  const bound = Tensor.zeros('f32', resultShape(x, q));
+  const program = new Program().lutGemmErrorBound(q, input, bound, mode);
+  program.run();
+  program.dispose();
+  if (input !== x) input.dispose();
+  return bound;
+}
+
+/** The matrix that packed weights stand for, f32 [outFeatures, inFeatures]. */
+export function dequantize(q: QuantizedTensor): Tensor {
+  const w = Tensor.zeros('f32', q.shape);
+  const program = new Program().dequantize(q, w);
+  program.run();
+  program.dispose();
+  return w;
+}
+
+function modeId(mode: Mode = 'accurate'): number {
+  if (Object.hasOwn(modeIds, mode)) return modeIds[mode];
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'unknown mode',
+    where: 'lutGemm.mode',
+    found: String(mode),
+    expected: Object.keys(modeIds).join(', '),
+  });
+}
+
+function resultShape(x: Tensor, q: QuantizedTensor): number[] {
+  return [...x.shape.slice(0, -1), q.layout.rows];
+}
