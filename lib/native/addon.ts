@@ -41,13 +41,13 @@ export const opIds = {
 
 /** Calls that answer with numbers and run only asynchronously (binding/tasks.cc). */
 export const taskIds = {
-  fitGrid: 0,
-  roundToGrid: 1,
-  reverseCholesky: 2,
-  gptqPass: 3,
-  findNonFinite: 4,
-  readFile: 5,
-  writeFile: 6,
+  findNonFinite: 0,
+  readFile: 1,
+  writeFile: 2,
+  reverseCholesky: 3,
+  gptqPass: 4,
+  fitGrid: 5,
+  roundToGrid: 6,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -7,7 +7,7 @@
 
 namespace lutra {
 
-enum class Dtype : uint8_t { kF32, kF16, kBF16, kF64, kU8, kI32, kI64 };
+enum class Dtype : uint8_t { kF32, kF16, kBF16, kF64, kU8, kI32 };
 
 constexpr size_t dtype_bytes(Dtype dtype) {
   switch (dtype) {
@@ -17,7 +17,6 @@ constexpr size_t dtype_bytes(Dtype dtype) {
     case Dtype::kBF16:
       return 2;
     case Dtype::kF64:
-    case Dtype::kI64:
       return 8;
     default:
       return 4;

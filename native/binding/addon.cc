@@ -1,0 +1,83 @@
+// The addon's exports. lib/native/addon.ts types every name here.
+#include <napi.h>
+
+#include "binding/arguments.h"
+#include "binding/environment.h"
+#include "binding/failure.h"
+#include "binding/program_object.h"
+#include "binding/tasks.h"
+#include "binding/tensor_object.h"
+#include "ops/lut_gemm.h"
+#include "platform/cpu_features.h"
+
+namespace lutra::binding {
+
+namespace {
+
+constexpr int64_t kMaxThreads = 4096;
+
+// lutGemm(packed, x, y, mode, threads): the short way for a decode step, x and y may be borrowed.
+void lut_gemm_now(const Napi::CallbackInfo& info) {
+  const auto& owned = PackedObject::from(info[0], "lutGemm").owned("lutGemm");
+  const TensorView x = TensorObject::from(info[1], "lutGemm.x").view("lutGemm.x");
+  const TensorView y = TensorObject::from(info[2], "lutGemm.out").view("lutGemm.out");
+  const Mode mode = static_cast<Mode>(whole_number(info[3], "lutGemm.mode", 0, 2));
+  const int threads = static_cast<int>(whole_number(info[4], "lutGemm.threads", 0, kMaxThreads));
+  Context& context = Environment::of(info.Env()).context(threads);
+  throw_unless_ok(info.Env(), lut_gemm(context, owned->view, x, y, mode), "lutGemm");
+}
+
+Napi::Value lut_gemm_async(const Napi::CallbackInfo& info) {
+  const auto owned = PackedObject::from(info[0], "lutGemm").owned("lutGemm");
+  TensorObject& x = TensorObject::from(info[1], "lutGemm.x");
+  TensorObject& y = TensorObject::from(info[2], "lutGemm.out");
+  const Mode mode = static_cast<Mode>(whole_number(info[3], "lutGemm.mode", 0, 2));
+  Job job;
+  job.name = "lutGemm";
+  job.threads = static_cast<int>(whole_number(info[4], "lutGemm.threads", 0, kMaxThreads));
+  job.cancel = cancel_token(info[5]);
+  job.work = [owned, mode, x = x.view("lutGemm.x"), y = y.view("lutGemm.out"), keep_x = x.share("lutGemm.x"),
+              keep_y = y.share("lutGemm.out")](Context& context, std::vector<double>&) {
+    return lut_gemm(context, owned->view, x, y, mode);
+  };
+  return Environment::of(info.Env()).submit(info.Env(), std::move(job));
+}
+
+Napi::Value native_memory(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(Storage::total()));
+}
+
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  Napi::Object facts = Napi::Object::New(info.Env());
+  facts.Set("isa", isa_name());
+  facts.Set("features", cpu_features());
+  facts.Set("threads", Environment::of(info.Env()).lanes());
+  facts.Set("isaOverrideValid", isa_override_valid());
+  facts.Set("kernels", Napi::Object::New(info.Env()));
+  return facts;
+}
+
+Napi::Object initialise(Napi::Env env, Napi::Object exports) {
+  auto environment = std::make_unique<Environment>(env);
+  const auto add_class = [&](const char* name, Napi::Function constructor, Napi::FunctionReference* reference) {
+    *reference = Napi::Persistent(constructor);
+    exports.Set(name, constructor);
+  };
+  add_class("Tensor", TensorObject::define(env), &environment->tensor);
+  add_class("Packed", PackedObject::define(env), &environment->packed);
+  add_class("Program", ProgramObject::define(env), &environment->program);
+  add_class("Cancel", CancelObject::define(env), &environment->cancel);
+  exports.Set("lutGemm", Napi::Function::New<lut_gemm_now>(env, "lutGemm"));
+  exports.Set("lutGemmAsync", Napi::Function::New<lut_gemm_async>(env, "lutGemmAsync"));
+  exports.Set("task", Napi::Function::New<run_task>(env, "task"));
+  exports.Set("nativeMemory", Napi::Function::New<native_memory>(env, "nativeMemory"));
+  exports.Set("describe", Napi::Function::New<describe>(env, "describe"));
+  env.SetInstanceData(environment.release());
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(lutra, initialise)
+
+}  // namespace lutra::binding

@@ -1,0 +1,103 @@
+#include "binding/program_object.h"
+
+#include "binding/arguments.h"
+#include "binding/environment.h"
+#include "binding/failure.h"
+#include "binding/tensor_object.h"
+
+namespace lutra::binding {
+
+namespace {
+
+constexpr napi_type_tag kCancelTag = {0x6c75747261636e6c, 0x1};
+constexpr int64_t kMaxPosition = int64_t{1} << 40;
+constexpr int64_t kMaxThreads = 4096;
+
+}  // namespace
+
+Napi::Function CancelObject::define(Napi::Env env) {
+  return DefineClass(env, "Cancel", {InstanceMethod<&CancelObject::cancel>("cancel")});
+}
+
+CancelObject::CancelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<CancelObject>(info) {
+  info.This().As<Napi::Object>().TypeTag(&kCancelTag);
+}
+
+CancelObject& CancelObject::from(const Napi::Value& value, const char* where) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kCancelTag))
+    throw bad_argument(value.Env(), "LUTRA_E_OPTION", "a cancel token is needed", where);
+  return *Unwrap(value.As<Napi::Object>());
+}
+
+Napi::Function ProgramObject::define(Napi::Env env) {
+  return DefineClass(
+      env, "Program",
+      {InstanceMethod<&ProgramObject::add>("add"), InstanceMethod<&ProgramObject::run>("run"),
+       InstanceMethod<&ProgramObject::run_async>("runAsync"), InstanceAccessor<&ProgramObject::length>("length"),
+       InstanceMethod<&ProgramObject::dispose>("dispose")});
+}
+
+ProgramObject::ProgramObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramObject>(info) {}
+
+const std::shared_ptr<Program>& ProgramObject::alive(const char* where) {
+  if (!program_) throw bad_argument(Env(), "LUTRA_E_DISPOSED", "the program was disposed", where);
+  return program_;
+}
+
+// add(op, tensors, packed or null, parameters)
+void ProgramObject::add(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  alive("Program.add");
+  const int op = static_cast<int>(whole_number(info[0], "op", 0, 1000));
+  if (!info[1].IsArray()) throw bad_argument(env, "LUTRA_E_OPTION", "an array of tensors is needed", "Program.add");
+  const Napi::Array list = info[1].As<Napi::Array>();
+  if (list.Length() > Step::kMaxTensors) throw bad_argument(env, "LUTRA_E_OPTION", "too many operands", "Program.add");
+  std::vector<TensorView> tensors;
+  std::vector<std::shared_ptr<void>> keep;
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    TensorObject& tensor = TensorObject::from(list.Get(i), "Program.add");
+    keep.push_back(tensor.share("Program.add"));
+    tensors.push_back(tensor.view("Program.add"));
+  }
+  const PackedView* packed = nullptr;
+  if (!info[2].IsNull()) {
+    const auto& owned = PackedObject::from(info[2], "Program.add").owned("Program.add");
+    packed = &owned->view;
+    keep.push_back(owned);
+  }
+  const std::vector<double> parameters = number_array(info[3], "parameters", Step::kMaxParameters);
+  if (program_.use_count() > 1) program_ = std::make_shared<Program>(*program_);
+  throw_unless_ok(env, program_->add(op, tensors, packed, parameters, std::move(keep)), "Program.add");
+}
+
+// run(position, threads)
+void ProgramObject::run(const Napi::CallbackInfo& info) {
+  const auto& program = alive("Program.run");
+  const StepScalars scalars{whole_number(info[0], "position", 0, kMaxPosition)};
+  const int threads = static_cast<int>(whole_number(info[1], "threads", 0, kMaxThreads));
+  size_t failed = 0;
+  const Status status = program->run(Environment::of(info.Env()).context(threads), scalars, &failed);
+  throw_unless_ok(info.Env(), status, program->name_of(failed));
+}
+
+// runAsync(position, threads, cancel or null)
+Napi::Value ProgramObject::run_async(const Napi::CallbackInfo& info) {
+  const StepScalars scalars{whole_number(info[0], "position", 0, kMaxPosition)};
+  Job job;
+  job.threads = static_cast<int>(whole_number(info[1], "threads", 0, kMaxThreads));
+  job.cancel = cancel_token(info[2]);
+  job.name = "Program.runAsync";
+  job.work = [program = alive("Program.runAsync"), scalars](Context& context, std::vector<double>&) {
+    size_t failed = 0;
+    return program->run(context, scalars, &failed);
+  };
+  return Environment::of(info.Env()).submit(info.Env(), std::move(job));
+}
+
+Napi::Value ProgramObject::length(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), program_ ? static_cast<double>(program_->size()) : 0.0);
+}
+
+void ProgramObject::dispose(const Napi::CallbackInfo&) { program_ = nullptr; }
+
+}  // namespace lutra::binding

@@ -1,0 +1,113 @@
+#include "binding/tasks.h"
+
+#include <array>
+
+#include "binding/arguments.h"
+#include "binding/environment.h"
+#include "binding/failure.h"
+#include "binding/tensor_object.h"
+#include "ops/transformer.h"
+#include "platform/file.h"
+#include "quantize/gptq.h"
+
+namespace lutra::binding {
+
+namespace {
+
+constexpr size_t kMaxTensors = 8;
+constexpr size_t kMaxParameters = 8;
+
+struct TaskCall {
+  std::array<TensorView, kMaxTensors> tensors;
+  std::array<double, kMaxParameters> parameters;
+
+  int64_t whole(int index) const { return static_cast<int64_t>(parameters[static_cast<size_t>(index)]); }
+};
+
+struct TaskRow {
+  const char* name;
+  size_t tensors;
+  size_t parameters;
+  Status (*run)(Context& context, const TaskCall& call, std::vector<double>& answer);
+};
+
+// The part of a tensor that a file transfer moves; parameters are descriptor, position, byte offset, bytes.
+Status file_range(const TaskCall& call, uint8_t** data, size_t* bytes) {
+  const int64_t offset = call.whole(2);
+  const int64_t count = call.whole(3);
+  const int64_t size = static_cast<int64_t>(call.tensors[0].bytes());
+  if (call.whole(1) < 0 || offset < 0 || count < 0 || offset > size || count > size - offset)
+    return error(Code::kShape, "the transfer reaches past the tensor", count, size);
+  *data = call.tensors[0].as<uint8_t>() + offset;
+  *bytes = static_cast<size_t>(count);
+  return ok_status();
+}
+
+Status read_into(Context& context, const TaskCall& call, std::vector<double>&) {
+  uint8_t* data = nullptr;
+  size_t bytes = 0;
+  LUTRA_TRY(file_range(call, &data, &bytes));
+  return read_file(static_cast<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
+}
+
+Status write_from(Context& context, const TaskCall& call, std::vector<double>&) {
+  uint8_t* data = nullptr;
+  size_t bytes = 0;
+  LUTRA_TRY(file_range(call, &data, &bytes));
+  return write_file(static_cast<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
+}
+
+const TaskRow kTasks[] = {
+    {"findNonFinite", 1, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       int64_t index = -1;
+       LUTRA_TRY(find_non_finite(context, call.tensors[0], &index));
+       answer.push_back(static_cast<double>(index));
+       return ok_status();
+     }},
+    {"readFile", 1, 4, read_into},
+    {"writeFile", 1, 4, write_from},
+    {"reverseCholesky", 1, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       return reverse_cholesky(context, call.tensors[0]);
+     }},
+    {"gptqPass", 7, 2,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const GptqGrid grid{static_cast<int>(call.whole(0)), call.whole(1)};
+       const auto& t = call.tensors;
+       return gptq_pass(context, grid, t[0], t[1], t[2], t[3], t[4], t[5], t[6]);
+     }},
+};
+
+}  // namespace
+
+Napi::Value run_task(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int64_t last = static_cast<int64_t>(std::size(kTasks)) - 1;
+  const TaskRow& row = kTasks[whole_number(info[0], "task", 0, last)];
+  const Napi::Array list = info[1].IsArray() ? info[1].As<Napi::Array>() : Napi::Array::New(env);
+  const std::vector<double> parameters = number_array(info[2], row.name, kMaxParameters);
+  if (list.Length() != row.tensors || parameters.size() != row.parameters)
+    throw bad_argument(env, "LUTRA_E_OPTION", "wrong number of operands or parameters", row.name);
+
+  TaskCall call{};
+  std::vector<std::shared_ptr<Storage>> keep;
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    TensorObject& tensor = TensorObject::from(list.Get(i), row.name);
+    keep.push_back(tensor.share(row.name));
+    call.tensors[i] = tensor.view(row.name);
+  }
+  std::copy(parameters.begin(), parameters.end(), call.parameters.begin());
+
+  Job job;
+  job.name = row.name;
+  job.threads = static_cast<int>(whole_number(info[3], "threads", 0, 4096));
+  job.cancel = cancel_token(info[4]);
+  job.answers = true;
+  job.work = [run = row.run, call, keep = std::move(keep)](Context& context, std::vector<double>& answer) {
+    return run(context, call, answer);
+  };
+  return Environment::of(env).submit(env, std::move(job));
+}
+
+}  // namespace lutra::binding

@@ -1,0 +1,11 @@
+// Asynchronous calls that are not operators of a model step: the quantizers' passes, scans and file transfers.
+#pragma once
+
+#include <napi.h>
+
+namespace lutra::binding {
+
+// task(id, tensors, parameters, threads, cancel or null): the numbers of lib/native/addon.ts (taskIds).
+Napi::Value run_task(const Napi::CallbackInfo& info);
+
+}  // namespace lutra::binding

@@ -1,0 +1,73 @@
+// JavaScript's handles on memory: Tensor, and Packed for the three arrays of a packed matrix.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "core/aligned_buffer.h"
+#include "core/tensor_view.h"
+#include "packing/layout.h"
+
+namespace lutra::binding {
+
+// Native memory with its bytes counted for nativeMemory().
+struct Storage {
+  explicit Storage(size_t bytes);
+  ~Storage();
+  static int64_t total();
+
+  AlignedBuffer buffer;
+};
+
+class TensorObject : public Napi::ObjectWrap<TensorObject> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  // The tensor behind a JavaScript value; throws where it is none, or was disposed.
+  static TensorObject& from(const Napi::Value& value, const char* where);
+
+  explicit TensorObject(const Napi::CallbackInfo& info);
+
+  // The memory as it is now: for a borrowed array its address is looked up, and a detached one throws.
+  TensorView view(const char* where);
+  // What keeps native memory alive; throws for a borrowed array, which nothing here can keep attached.
+  std::shared_ptr<Storage> share(const char* where);
+
+ private:
+  static Napi::Value borrow(const Napi::CallbackInfo& info);
+  Napi::Value byte_length(const Napi::CallbackInfo& info);
+  void read(const Napi::CallbackInfo& info);
+  void write(const Napi::CallbackInfo& info);
+  Napi::Value sub_view(const Napi::CallbackInfo& info);
+  void fill(const Napi::CallbackInfo& info);
+  void dispose(const Napi::CallbackInfo& info);
+  void check_alive(const char* where);
+
+  TensorView view_;
+  size_t byte_offset_ = 0;  // of the view in a borrowed array
+  std::shared_ptr<Storage> storage_;
+  Napi::Reference<Napi::TypedArray> borrowed_;
+  bool disposed_ = false;
+};
+
+class PackedObject : public Napi::ObjectWrap<PackedObject> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  static PackedObject& from(const Napi::Value& value, const char* where);
+
+  explicit PackedObject(const Napi::CallbackInfo& info);
+
+  // Shared, so that programs and running jobs outlive dispose().
+  struct Owned {
+    PackedView view;
+    std::shared_ptr<Storage> codes, scales, offsets;
+  };
+  const std::shared_ptr<Owned>& owned(const char* where);
+
+ private:
+  void dispose(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<Owned> owned_;
+};
+
+}  // namespace lutra::binding

@@ -1,0 +1,20 @@
+// The operators a program can hold. A row's index is its number in lib/native/addon.ts (opIds).
+#pragma once
+
+#include <span>
+
+#include "program/program.h"
+
+namespace lutra {
+
+struct OpRow {
+  const char* name;
+  int tensors;
+  int parameters;
+  bool packed;
+  Status (*run)(Context& context, const Step& step, const StepScalars& scalars);
+};
+
+std::span<const OpRow> op_table();
+
+}  // namespace lutra
