@@ -1,0 +1,9 @@
+#!/bin/sh
+# Configures and builds the native tests in the addon's own build tree (kernels compile once), then runs them.
+# LUTRA_TEST_SIZE=quick runs fewer shapes of every family.
+set -eu
+cd "$(dirname "$0")/.."
+export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}"
+npx cmake-js build --out build/cmake --CDCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/build/Release" --CDLUTRA_TESTS=ON
+build/cmake/lutra_test
+ctest --test-dir build/cmake --output-on-failure -R isa_objects

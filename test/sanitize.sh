@@ -1,0 +1,24 @@
+#!/bin/sh
+# The TypeScript suite on an addon built with AddressSanitizer and UndefinedBehaviorSanitizer, and the native suite
+# with the same. Node itself is not instrumented, so leaks are looked for in the native suite only.
+set -eu
+cd "$(dirname "$0")/.."
+export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}"
+export LUTRA_TEST_SIZE="${LUTRA_TEST_SIZE:-quick}"
+tree=build/sanitize
+npx cmake-js build --out "$tree" --CDCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/$tree/build/Release" \
+  "--CDLUTRA_SANITIZE=address;undefined" --CDLUTRA_TESTS=ON
+"$tree/lutra_test"
+rm -f "$tree"/report*
+LUTRA_PREBUILD="$PWD/$tree" LUTRA_SANITIZED=1 \
+  LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS="detect_leaks=0:log_path=$PWD/$tree/report" \
+  node_modules/.bin/vitest run "$@" || {
+  status=$?
+  cat "$tree"/report* 2>/dev/null || true
+  exit $status
+}
+if ls "$tree"/report* >/dev/null 2>&1; then
+  cat "$tree"/report*
+  exit 1
+fi
