@@ -1,0 +1,22 @@
+export { type LlamaConfig, parseConfig } from './config.js';
+export {
+  type BlockGraph,
+  buildGraph,
+  checkNames,
+  checkTensorShape,
+  type LinearNode,
+  type ModelGraph,
+} from './graph.js';
+export {
+  type BlockCache,
+  BlockScratch,
+  type BlockStep,
+  createBlockCache,
+  denseWeight,
+  recordBlock,
+  recordEmbedding,
+  recordHead,
+  type Tap,
+} from './llama.js';
+export { ropeFrequencies, ropeTable } from './rope.js';
+export type { RopeScaling } from './rope-scaling.js';

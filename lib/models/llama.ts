@@ -1,0 +1,161 @@
+import { lutraError } from '../errors.js';
+import type { Mode, Program, Weight } from '../ops/index.js';
+import { Tensor } from '../tensor/index.js';
+import type { LlamaConfig } from './config.js';
+import type { BlockGraph, LinearNode } from './graph.js';
+
+/** Keys and values of one block: f32 [capacity, kvHeads * headDim] each, one row a position. */
+export interface BlockCache {
+  readonly keys: Tensor;
+  readonly values: Tensor;
+}
+
+/** Called where the input activation of a tap id has been recorded: f32 [n, inFeatures], overwritten later in the step. */
+export type Tap = (input: string, x: Tensor, program: Program) => void;
+
+/** What one block works on in one step of n tokens. */
+export interface BlockStep {
+  /** f32 [n, hiddenSize]: the residual stream, updated in place. */
+  readonly hidden: Tensor;
+  readonly scratch: BlockScratch;
+  readonly cache: BlockCache;
+  /** f32 [positions, headDim] of `ropeTable`. */
+  readonly cosSin: Tensor;
+  readonly mode: Mode;
+  readonly tap?: Tap | undefined;
+}
+
+/** Activations inside a block, reused from block to block; every tensor has n rows. */
+export class BlockScratch {
+  readonly normed: Tensor;
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly attended: Tensor;
+  readonly gate: Tensor;
+  readonly up: Tensor;
+
+  constructor(config: LlamaConfig, rows: number) {
+    const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
+    const buffer = (width: number) => Tensor.zeros('f32', [rows, width]);
+    this.normed = buffer(hiddenSize);
+    this.q = buffer(heads * headDim);
+    this.k = buffer(kvHeads * headDim);
+    this.v = buffer(kvHeads * headDim);
+    this.attended = buffer(heads * headDim);
+    this.gate = buffer(intermediateSize);
+    this.up = buffer(intermediateSize);
+  }
+
+  dispose(): void {
+    for (const tensor of [this.normed, this.q, this.k, this.v, this.attended, this.gate, this.up]) tensor.dispose();
+  }
+}
+
+/** A cache for one block. */
+export function createBlockCache(config: LlamaConfig, capacity: number): BlockCache {
+  const shape = [capacity, config.kvHeads * config.headDim];
+  return { keys: Tensor.zeros('f32', shape), values: Tensor.zeros('f32', shape) };
+}
+
+/** hidden[n, hiddenSize] = table[ids[n]]. */
+export function recordEmbedding(program: Program, table: Tensor, ids: Tensor, hidden: Tensor): void {
+  program.embedding(table, ids, hidden);
+}
+
+/**
+ * Records one decoder block on `step.hidden`: pre-norm attention with rotary embeddings and grouped keys and values, then
+ * the gated feed-forward (Llama, arXiv 2302.13971; Mistral, arXiv 2310.06825). The position is the program's step scalar.
+ *
+ * @param weights the tensors that `block.tensors` names; biases f32.
+ */
+export function recordBlock(
+  program: Program,
+  config: LlamaConfig,
+  block: BlockGraph,
+  weights: ReadonlyMap<string, Weight>,
+  step: BlockStep,
+): void {
+  recordAttention(program, config, block, weights, step);
+  recordFeedForward(program, config, block, weights, step);
+}
+
+function recordAttention(
+  program: Program,
+  config: LlamaConfig,
+  block: BlockGraph,
+  weights: ReadonlyMap<string, Weight>,
+  step: BlockStep,
+): void {
+  const { hidden, scratch, cache, cosSin } = step;
+  const { normed, q, k, v, attended } = scratch;
+  const { heads, kvHeads, headDim, slidingWindow: window } = config;
+  const [qProj, kProj, vProj, oProj] = block.linears as [LinearNode, LinearNode, LinearNode, LinearNode];
+  program.rmsNorm(hidden, denseWeight(weights, block.attentionNorm), config.normEpsilon, normed);
+  step.tap?.(qProj.input, normed, program);
+  recordLinear(program, qProj, weights, normed, q, step.mode);
+  recordLinear(program, kProj, weights, normed, k, step.mode);
+  recordLinear(program, vProj, weights, normed, v, step.mode);
+  program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
+  program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
+  program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
+  step.tap?.(oProj.input, attended, program);
+  recordLinear(program, oProj, weights, attended, normed, step.mode);
+  program.add(normed, hidden);
+}
+
+function recordFeedForward(
+  program: Program,
+  config: LlamaConfig,
+  block: BlockGraph,
+  weights: ReadonlyMap<string, Weight>,
+  step: BlockStep,
+): void {
+  const { normed, gate, up } = step.scratch;
+  const [gateProj, upProj, downProj] = block.linears.slice(4) as [LinearNode, LinearNode, LinearNode];
+  program.rmsNorm(step.hidden, denseWeight(weights, block.feedForwardNorm), config.normEpsilon, normed);
+  step.tap?.(gateProj.input, normed, program);
+  recordLinear(program, gateProj, weights, normed, gate, step.mode);
+  recordLinear(program, upProj, weights, normed, up, step.mode);
+  program.swiglu(gate, up, gate);
+  step.tap?.(downProj.input, gate, program);
+  recordLinear(program, downProj, weights, gate, normed, step.mode);
+  program.add(normed, step.hidden);
+}
+
+/** logits[n, vocabulary] of `hidden` [n, hiddenSize]: final norm into `normed` (which may be `hidden`), then the output layer. */
+export function recordHead(
+  program: Program,
+  config: LlamaConfig,
+  head: { norm: Tensor; lmHead: Weight },
+  step: { hidden: Tensor; normed: Tensor; logits: Tensor; mode: Mode },
+): void {
+  program.rmsNorm(step.hidden, head.norm, config.normEpsilon, step.normed);
+  program.linear(head.lmHead, step.normed, step.logits, step.mode);
+}
+
+function recordLinear(
+  program: Program,
+  node: LinearNode,
+  weights: ReadonlyMap<string, Weight>,
+  x: Tensor,
+  y: Tensor,
+  mode: Mode,
+): void {
+  program.linear(weightOf(weights, node.name), x, y, mode);
+  if (node.bias) program.addBias(y, denseWeight(weights, node.bias));
+}
+
+function weightOf(weights: ReadonlyMap<string, Weight>, name: string): Weight {
+  const weight = weights.get(name);
+  if (!weight) throw lutraError('LUTRA_E_NOT_FOUND', { message: 'the weights lack a tensor', where: name });
+  return weight;
+}
+
+/** A norm or a bias: never packed. @throws `LUTRA_E_DTYPE` */
+export function denseWeight(weights: ReadonlyMap<string, Weight>, name: string): Tensor {
+  const weight = weightOf(weights, name);
+  if ('layout' in weight)
+    throw lutraError('LUTRA_E_DTYPE', { message: 'this tensor cannot be quantized', where: name });
+  return weight;
+}

@@ -1,0 +1,129 @@
+import { join } from 'node:path';
+import { Tokenizer as Library } from '@huggingface/tokenizers';
+import { lutraError } from '../errors.js';
+import { StreamDecoder } from './stream-decoder.js';
+import { isObject, type JsonObject, readJsonObject } from './tokenizer-files.js';
+
+export interface EncodeOptions {
+  /** Whether the ids begin with the tokenizer's beginning-of-sequence token: once, or not put at all. */
+  bos: boolean;
+}
+
+/** Text to ids and back, as a model's tokenizer.json says. */
+export class Tokenizer {
+  /** The token that begins a sequence, or null where the tokenizer has none. */
+  readonly bosId: number | null;
+  readonly eosIds: readonly number[];
+  /** The token that stands for what the vocabulary cannot express, or null. */
+  readonly unknownId: number | null;
+  /** The largest id, plus one. */
+  readonly vocabularySize: number;
+  /** Whether the tokenizer puts BOS in front when nothing is said. */
+  readonly addsBos: boolean;
+  readonly #library: Library;
+
+  /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for a tokenizer.json with parts that are not understood. */
+  constructor(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string) {
+    refuseInexactSplits(tokenizerJson.pre_tokenizer, where);
+    this.#library = construct(tokenizerJson, tokenizerConfig, where);
+    const vocabulary = this.#library.get_vocab(true);
+    this.vocabularySize = largest(vocabulary.values()) + 1;
+    const idOf = (token: string | null) => (token === null ? null : (vocabulary.get(token) ?? null));
+    const templateBos = leadingSpecialToken(tokenizerJson.post_processor);
+    this.bosId = idOf(tokenText(tokenizerConfig.bos_token) ?? templateBos);
+    const eosId = idOf(tokenText(tokenizerConfig.eos_token));
+    this.eosIds = eosId === null ? [] : [eosId];
+    this.unknownId = unknownIdOf(tokenizerJson.model, idOf) ?? idOf(tokenText(tokenizerConfig.unk_token));
+    const said = tokenizerConfig.add_bos_token;
+    this.addsBos = this.bosId !== null && (typeof said === 'boolean' ? said : templateBos !== null);
+  }
+
+  /** Ids of the text. A text that begins with BOS itself gets no second one. */
+  encode(text: string, options: EncodeOptions): number[] {
+    const { ids } = this.#library.encode(text, { add_special_tokens: false });
+    if (options.bos && this.bosId !== null && ids[0] !== this.bosId) return [this.bosId, ...ids];
+    return ids;
+  }
+
+  /** Text of the ids, special tokens left out. Ids without a token (padding rows of the embedding) print nothing. */
+  decode(ids: Iterable<number>): string {
+    const known: number[] = [];
+    for (const id of ids) if (this.#library.id_to_token(id) !== undefined) known.push(id);
+    if (known.length === 0) return '';
+    return this.#library.decode(known, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
+  }
+
+  /** Decodes ids as they come. @param context the ids before them, which decide about a leading space. */
+  stream(context: readonly number[] = []): StreamDecoder {
+    return new StreamDecoder((ids) => this.decode(ids), context);
+  }
+}
+
+/**
+ * Loads the tokenizer of a model directory: tokenizer.json, and tokenizer_config.json where there is one.
+ *
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_HEADER`, `LUTRA_E_UNSUPPORTED_MODEL`
+ */
+export async function loadTokenizer(dir: string): Promise<Tokenizer> {
+  const tokenizerJson = (await readJsonObject(dir, 'tokenizer.json', true)) ?? {};
+  const tokenizerConfig = (await readJsonObject(dir, 'tokenizer_config.json', false)) ?? {};
+  return new Tokenizer(tokenizerJson, tokenizerConfig, join(dir, 'tokenizer.json'));
+}
+
+function construct(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string): Library {
+  try {
+    const library = new Library(tokenizerJson, tokenizerConfig);
+    library.decode(library.encode('a b').ids);
+    return library;
+  } catch (cause) {
+    throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
+      message: `the tokenizer is not understood: ${cause instanceof Error ? cause.message : String(cause)}`,
+      where,
+      cause,
+    });
+  }
+}
+
+/** Split behaviours that the library accepts but does not reproduce. */
+const inexactBehaviours = ['MergedWithPrevious', 'MergedWithNext', 'Contiguous'];
+
+function refuseInexactSplits(preTokenizer: unknown, where: string): void {
+  if (!isObject(preTokenizer)) return;
+  const { type, behavior, pretokenizers } = preTokenizer;
+  if (typeof behavior === 'string' && inexactBehaviours.includes(behavior))
+    throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
+      message: `the pre-tokenizer ${String(type)} splits in a way that is not supported`,
+      where,
+      found: behavior,
+      expected: 'Isolated or Removed',
+    });
+  if (Array.isArray(pretokenizers)) for (const inner of pretokenizers) refuseInexactSplits(inner, where);
+}
+
+/** tokenizer_config.json names a token as text or as an object with its text. */
+function tokenText(token: unknown): string | null {
+  const text = isObject(token) ? token.content : token;
+  return typeof text === 'string' ? text : null;
+}
+
+/** The special token that a post-processor's template puts first. */
+function leadingSpecialToken(postProcessor: unknown): string | null {
+  if (!isObject(postProcessor)) return null;
+  if (Array.isArray(postProcessor.processors))
+    return postProcessor.processors.map(leadingSpecialToken).find((token) => token !== null) ?? null;
+  const first: unknown = Array.isArray(postProcessor.single) ? postProcessor.single[0] : null;
+  const special = isObject(first) ? first.SpecialToken : null;
+  return isObject(special) && typeof special.id === 'string' ? special.id : null;
+}
+
+function unknownIdOf(model: unknown, idOf: (token: string | null) => number | null): number | null {
+  if (!isObject(model)) return null;
+  if (typeof model.unk_id === 'number') return model.unk_id;
+  return idOf(tokenText(model.unk_token));
+}
+
+function largest(values: Iterable<number>): number {
+  let max = -1;
+  for (const value of values) max = Math.max(max, value);
+  return max;
+}
