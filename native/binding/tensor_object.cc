@@ -72,6 +72,12 @@ TensorObject::TensorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Te
                   "Tensor");
   std::memset(storage_->buffer.as<void>(), 0, view_.bytes());
   view_.data = storage_->buffer.as<void>();
+  report_bytes(info.Env(), static_cast<int64_t>(view_.bytes()));
+}
+
+void TensorObject::report_bytes(Napi::BasicEnv env, int64_t bytes) {
+  if (bytes != reported_) Napi::MemoryManagement::AdjustExternalMemory(env, bytes - reported_);
+  reported_ = bytes;
 }
 
 static TensorObject& empty_object(Napi::Env env, Napi::Object* object) {
@@ -187,7 +193,8 @@ void TensorObject::fill(const Napi::CallbackInfo& info) {
   }
 }
 
-void TensorObject::dispose(const Napi::CallbackInfo&) {
+void TensorObject::dispose(const Napi::CallbackInfo& info) {
+  report_bytes(info.Env(), 0);
   disposed_ = true;
   storage_ = nullptr;
   borrowed_.Reset();

@@ -27,6 +27,7 @@ class TensorObject : public Napi::ObjectWrap<TensorObject> {
   static TensorObject& from(const Napi::Value& value, const char* where);
 
   explicit TensorObject(const Napi::CallbackInfo& info);
+  void Finalize(Napi::BasicEnv env) override { report_bytes(env, 0); }
 
   // The memory as it is now: for a borrowed array its address is looked up, and a detached one throws.
   TensorView view(const char* where);
@@ -42,8 +43,11 @@ class TensorObject : public Napi::ObjectWrap<TensorObject> {
   void fill(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
   void check_alive(const char* where);
+  // Tells V8 how many bytes this object holds outside its heap, so that it collects before memory runs out.
+  void report_bytes(Napi::BasicEnv env, int64_t bytes);
 
   TensorView view_;
+  int64_t reported_ = 0;
   size_t byte_offset_ = 0;  // of the view in a borrowed array
   std::shared_ptr<Storage> storage_;
   Napi::Reference<Napi::TypedArray> borrowed_;
