@@ -1,0 +1,101 @@
+import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join, sep } from 'node:path';
+import { lutraError } from '../errors.js';
+import { quoted } from './strict-json.js';
+import { onFile } from './system-error.js';
+
+/** A regular file opened for reading, with the size that it had then. */
+export interface OpenFile {
+  path: string;
+  handle: FileHandle;
+  size: number;
+}
+
+/** Opens a regular file. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO` (also for pipes, devices and directories) */
+export async function openFile(path: string): Promise<OpenFile> {
+  return onFile(path, async () => {
+    // Looked at before it is opened: opening a pipe would wait for its writer.
+    requireRegular((await stat(path)).isFile(), path);
+    const handle = await open(path, 'r');
+    try {
+      const status = await handle.stat();
+      requireRegular(status.isFile(), path);
+      return { path, handle, size: status.size };
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  });
+}
+
+/** Fills `target` from `position` on. @throws `LUTRA_E_TRUNCATED` where the file ends before */
+export async function readFully(file: OpenFile, target: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < target.length) {
+    const left = target.length - done;
+    const { bytesRead } = await onFile(file.path, () => file.handle.read(target, done, left, position + done));
+    if (bytesRead === 0) throw truncated(file.path, position + done, position + target.length);
+    done += bytesRead;
+  }
+}
+
+/** The whole content of a small file. @throws `LUTRA_E_HEADER` where it is larger than `limit` bytes */
+export async function readSmallFile(path: string, limit: number): Promise<Uint8Array> {
+  const file = await openFile(path);
+  try {
+    if (file.size > limit)
+      throw lutraError('LUTRA_E_HEADER', {
+        message: 'the file is larger than it may be',
+        where: path,
+        found: `${file.size} bytes`,
+        expected: `at most ${limit}`,
+      });
+    const bytes = new Uint8Array(file.size);
+    await readFully(file, bytes, 0);
+    return bytes;
+  } finally {
+    await file.handle.close();
+  }
+}
+
+/**
+ * The path of the file `name` of a checkpoint directory: a plain name whose file, symbolic links followed, lies in the
+ * directory. A snapshot of the Hugging Face cache keeps its files in the repository's `blobs` folder, which is accepted.
+ *
+ * @throws `LUTRA_E_HEADER` where the name or the link leads elsewhere, `LUTRA_E_NOT_FOUND`
+ */
+export async function containedFile(directory: string, name: string, where: string): Promise<string> {
+  const plain = name !== '' && name !== '.' && name !== '..' && !/[/\\\0]/.test(name) && basename(name) === name;
+  if (!plain)
+    throw lutraError('LUTRA_E_HEADER', {
+      message: 'a file of the checkpoint is named by a path',
+      where,
+      found: quoted(name),
+      expected: 'a plain file name',
+    });
+  const path = join(directory, name);
+  const target = await onFile(path, () => realpath(path));
+  const root = await onFile(directory, () => realpath(directory));
+  const roots = basename(dirname(root)) === 'snapshots' ? [root, join(dirname(dirname(root)), 'blobs')] : [root];
+  if (!roots.some((allowed) => target.startsWith(allowed + sep)))
+    throw lutraError('LUTRA_E_HEADER', {
+      message: 'a file of the checkpoint is a link that leads out of its directory',
+      where: path,
+      found: quoted(target),
+    });
+  return path;
+}
+
+export function truncated(path: string, found: number, expected: number) {
+  return lutraError('LUTRA_E_TRUNCATED', {
+    message: 'the file ends too early',
+    where: path,
+    found: `${found} bytes`,
+    expected: `${expected} bytes`,
+    hint: 'Fetch or write the file again.',
+  });
+}
+
+function requireRegular(regular: boolean, path: string): void {
+  if (!regular) throw lutraError('LUTRA_E_IO', { message: 'not a regular file', where: path });
+}

@@ -1,0 +1,34 @@
+import { LutraError, type LutraErrorCode, lutraError } from '../errors.js';
+
+const codes: Record<string, LutraErrorCode> = {
+  ENOENT: 'LUTRA_E_NOT_FOUND',
+  ENOTDIR: 'LUTRA_E_NOT_FOUND',
+  EEXIST: 'LUTRA_E_EXISTS',
+  ENOTEMPTY: 'LUTRA_E_EXISTS',
+  ENOSPC: 'LUTRA_E_DISK_FULL',
+  EDQUOT: 'LUTRA_E_DISK_FULL',
+};
+
+/** Turns an error of the file system into a LutraError about `where`; every other error passes unchanged. */
+export function fromSystem(error: unknown, where: string): unknown {
+  if (!(error instanceof Error) || error instanceof LutraError) return error;
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  if (typeof code !== 'string' || typeof syscall !== 'string') return error;
+  const kind = codes[code] ?? 'LUTRA_E_IO';
+  return lutraError(kind, { message: sentences[kind] ?? 'the file system refused', where, found: code, cause: error });
+}
+
+const sentences: Partial<Record<LutraErrorCode, string>> = {
+  LUTRA_E_NOT_FOUND: 'there is no such file or directory',
+  LUTRA_E_EXISTS: 'it exists already',
+  LUTRA_E_DISK_FULL: 'the disk is full',
+};
+
+/** Runs a piece of file work and rethrows what the file system says as LutraErrors about `where`. */
+export async function onFile<T>(where: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw fromSystem(error, where);
+  }
+}
