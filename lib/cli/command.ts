@@ -1,0 +1,124 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Command, CommanderError, InvalidArgumentError } from 'commander';
+import { LutraError } from '../errors.js';
+
+/** Exit codes of the command line, as docs/cli.md lists them. */
+export const exitCodes = { ok: 0, failed: 1, usage: 2, bug: 70, interrupted: 130 } as const;
+
+/** What every command takes besides its own options. */
+export interface CommonOptions {
+  json?: boolean;
+  verbose?: boolean;
+}
+
+/** What a running command may use: Ctrl-C as a signal, and whether stdout is reserved for one JSON object. */
+export interface Invocation {
+  signal: AbortSignal;
+  json: boolean;
+}
+
+/** The version in the package's own package.json. */
+export const version: string = JSON.parse(
+  readFileSync(join(fileURLToPath(import.meta.url), '..', '..', '..', 'package.json'), 'utf8'),
+).version;
+
+/** Adds the options that every command has. */
+export function withCommonOptions(command: Command): Command {
+  return command
+    .option('--json', 'print exactly one JSON object on stdout')
+    .option('--verbose', 'print the stack of an error');
+}
+
+/**
+ * Runs one command to its exit code: `body` computes the result, `render` turns it into text for people. stdout carries
+ * the result and nothing else; progress and errors go to stderr.
+ */
+export async function runCommand<Result>(
+  name: string,
+  options: CommonOptions,
+  body: (invocation: Invocation) => Promise<Result>,
+  render: (result: Result) => string,
+): Promise<void> {
+  const controller = new AbortController();
+  const interrupt = () => controller.abort(new Interrupted());
+  process.once('SIGINT', interrupt);
+  process.once('SIGTERM', interrupt);
+  try {
+    const result = await body({ signal: controller.signal, json: options.json === true });
+    const text = options.json ? JSON.stringify({ lutra: version, command: name, ok: true, result }) : render(result);
+    if (text) await print(`${text}\n`);
+    process.exitCode = exitCodes.ok;
+  } catch (error) {
+    await fail(name, options, error);
+  } finally {
+    process.off('SIGINT', interrupt);
+    process.off('SIGTERM', interrupt);
+  }
+}
+
+class Interrupted extends Error {
+  constructor() {
+    super('interrupted');
+    this.name = 'AbortError';
+  }
+}
+
+/** Reports a failure and sets the exit code that belongs to it. */
+export async function fail(name: string, options: CommonOptions, error: unknown): Promise<void> {
+  process.exitCode = exitCodeOf(error);
+  const { message } = error instanceof Error ? error : new Error(String(error));
+  const details = error instanceof LutraError ? error : null;
+  if (options.json) {
+    const code = details?.code ?? (error instanceof CommanderError ? 'LUTRA_E_OPTION' : codeOfOther(error));
+    const { where = null, found = null, expected = null, hint = null } = details ?? {};
+    const body = { code, message, where, found, expected, hint };
+    await print(`${JSON.stringify({ lutra: version, command: name, ok: false, error: body })}\n`);
+  }
+  // Commander has printed a usage error already.
+  if (error instanceof CommanderError) return;
+  const bug = process.exitCode === exitCodes.bug ? ' (a fault of lutra: please report it)' : '';
+  const prefix = details ? `${details.code} ` : '';
+  process.stderr.write(`lutra ${name}: ${prefix}${message}${bug}\n`);
+  if (options.verbose && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
+}
+
+function exitCodeOf(error: unknown): number {
+  if (error instanceof Interrupted) return exitCodes.interrupted;
+  if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
+  if (error instanceof LutraError) return error.code === 'LUTRA_E_INTERNAL' ? exitCodes.bug : exitCodes.failed;
+  return exitCodes.bug;
+}
+
+const codeOfOther = (error: unknown) => (error instanceof Interrupted ? 'ABORTED' : 'LUTRA_E_INTERNAL');
+
+/** Writes to stdout and waits until it is out; a reader that went away is no error of ours. */
+export function print(text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(text, (error) => {
+      if (error && (error as NodeJS.ErrnoException).code !== 'EPIPE') reject(error);
+      else resolve();
+    });
+  });
+}
+
+/** Parses an option that is a whole number of at least `least`. */
+export const wholeNumber =
+  (least: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(value) || value < least)
+      throw new InvalidArgumentError(`a whole number of at least ${least} is needed.`);
+    return value;
+  };
+
+/** Parses an option that is a number of at least `least`. */
+export const realNumber =
+  (least: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (text.trim() === '' || !Number.isFinite(value) || value < least)
+      throw new InvalidArgumentError(`a number of at least ${least} is needed.`);
+    return value;
+  };

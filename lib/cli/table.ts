@@ -1,0 +1,24 @@
+/** Lines up rows under their heads: text to the left, numbers to the right, two spaces between. */
+export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
+  const cells = rows.map((row) => row.map(String));
+  const widths = head.map((title, i) => Math.max(title.length, ...cells.map((row) => row[i]?.length ?? 0)));
+  const numeric = head.map((_, i) => rows.length > 0 && rows.every((row) => isNumeric(row[i])));
+  const line = (row: readonly string[]) =>
+    row
+      .map((cell, i) => (numeric[i] ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0)))
+      .join('  ')
+      .trimEnd();
+  return [line(head), line(widths.map((width) => '-'.repeat(width))), ...cells.map(line)].join('\n');
+}
+
+const isNumeric = (cell: string | number | undefined) =>
+  typeof cell === 'number' || /^[-+]?[\d.,]+( ?[±%x].*)?$|^-$/.test(cell ?? '');
+
+/** Bytes as a person reads them. */
+export function megabytes(bytes: number): string {
+  return bytes < 1e6
+    ? `${(bytes / 1e3).toFixed(1)} kB`
+    : bytes < 1e9
+      ? `${(bytes / 1e6).toFixed(2)} MB`
+      : `${(bytes / 1e9).toFixed(2)} GB`;
+}
