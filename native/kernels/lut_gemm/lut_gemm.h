@@ -1,0 +1,147 @@
+// Kernels of lut_gemm: y = W x for one 64-row tile of packed weights, by tables of partial sums or by integers.
+//
+// Plain data and declarations only: instruction-set files include nothing of the project but this header.
+//
+// How k is cut. Activations are scaled in blocks of 64 consecutive columns. A span is the part of a block that lies in
+// one weight group; integers are summed over a span and fold to fp32 at its end. Group sizes are 16, a multiple of 32
+// or the whole row, so a span is one half of a 32-column chunk (group size 16) or a number of whole chunks, the last of
+// which may reach past `cols`: packed codes hold zero bits there and tables are built as if x were zero.
+//
+// The centred form. With h = (2^bits - 1) / 2 a uniform weight is s * (code - h) + c, c = offset + s * h; a plane's bit
+// is (bit - 1/2) + 1/2. So y = sum over groups of [ sum_b alpha_b * sum_k (bit_b - 1/2) x_k + c * sum_k x_k ] with
+// c = offset + sum_b alpha_b / 2. Tables hold the centred sums T[e] = sum_i (bit i of e ? +x_i : -x_i) / 2; their mean
+// over e is zero, so rounding them leaves no common-mode error and c meets the true sum of x. Sets that round the
+// activations themselves use the sum of the rounded activations instead, for the same reason.
+#pragma once
+
+#include <cstdint>
+
+#include "platform/cpu_features.h"
+
+namespace lutra {
+
+enum LutMode : int { kLutExact, kLutAccurate, kLutFast, kLutModes };
+enum class LutFloat : uint8_t { kF32, kF16, kBF16 };
+enum class LutOffset : uint8_t { kNone, kZeroCode, kReal };
+
+// What a set rounds to fixed point in a mode: decides the form of the error bound. Rounding is to nearest, so an entry
+// or an activation is off by half a step at most. A block whose largest magnitude is under kLutSmallest becomes zero.
+enum class LutRounding : uint8_t { kNothing, kTables, kActivations };
+
+constexpr int64_t kLutBlock = 64;        // columns that share one step
+constexpr int64_t kLutChunk = 32;        // columns in one code word
+constexpr int64_t kLutTileRows = 64;     // rows of a full tile, and the row stride of a panel
+constexpr int64_t kLutPanelCols = 256;   // columns of a panel: also how many products fp32 sums before it folds
+constexpr float kLutSmallest = 0x1p-110f;  // 32767 / kLutSmallest is finite
+
+// One tile of weights as packing/layout.h lays it out.
+struct LutTile {
+  const uint32_t* codes;  // [chunk][plane][stored_rows]
+  const void* scales;     // uniform: [group][stored_rows]; planes: [group][plane][stored_rows]
+  const void* offsets;    // [group][stored_rows]: u8 zero codes or real offsets; unused for kNone
+  int64_t rows;           // rows that exist, 1..stored_rows: y has exactly these
+  int64_t stored_rows;    // 16, 32, 48 or 64
+  int64_t cols;
+  int64_t group_size;
+  int bits;
+  bool planes;
+  LutOffset offset;
+  LutFloat scale_type;
+  LutFloat offset_type;
+};
+
+// What build() makes of one token's activations. `entries` is 64-byte aligned.
+//   exact                    f32 [chunk][8][16]   centred tables of columns 4h..4h+3, h = 0..7     (avx2, avx512)
+//   accurate, avx512         s16 [chunk][4][2][16] words q: tables of column groups q and q + 4
+//   fast, avx512             u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
+//   accurate and fast, avx2  s8  [chunk][digit][8][4] dword p: columns p, p+8, p+16, p+24; digit 0 weighs 1, digit 1 256
+//   scalar                   f32 [64] a block (exact), else s16 [64]
+struct LutTables {
+  uint8_t* entries;
+  float* steps;  // [block] what one unit of an entry is worth; unused by exact
+  float* sums;   // [ceil(cols / 16)] at a span's first 16 columns: the sum of the span's activations
+};
+
+struct LutGemmKernels {
+  const char* name;
+  uint32_t required;  // Feature bits
+  int min_bits;
+  int max_bits;
+  int64_t block_bytes[kLutModes];  // of `entries` for one block of 64 columns
+  LutRounding rounding[kLutModes];
+
+  // Fills the tables of blocks [first, last). x has `cols` elements and is not read past them.
+  void (*build)(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64_t first, int64_t last,
+                const LutTables& tables);
+
+  // y[0 .. tile.rows) = the tile times the activations of `tables`.
+  void (*multiply)(LutMode mode, const LutTile& tile, const LutTables& tables, float* y);
+
+  // panel[k - first][64] = weights of columns [first, last) rounded once; first is a multiple of 32 and
+  // last - first <= kLutPanelCols. Rows past stored_rows are left alone.
+  void (*expand)(const LutTile& tile, int64_t first, int64_t last, float* panel);
+
+  // y[t][r] (+)= sum_k panel[k][r] * x[t][k] for r < rows, over `depth` columns in ascending order.
+  void (*multiply_panel)(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
+                         int64_t tokens, float* y, int64_t y_stride, bool accumulate);
+};
+
+// The answer, in fp64 and for 1-8 planes: what a row's group stores, the weights of columns [first, last) by the formula
+// of packing/layout.h, and the products with x.
+struct LutGroup {
+  double alphas[8];  // by plane; uniform: scale * 2^plane
+  double offset;
+};
+LutGroup lut_gemm_reference_group(const LutTile& tile, int64_t row, int64_t group);
+void lut_gemm_reference_weights(const LutTile& tile, int64_t row, int64_t first, int64_t last, double* weights);
+void lut_gemm_reference(const LutTile& tile, const float* x, double* y);
+
+extern const LutGemmKernels kLutGemmScalar;
+extern const LutGemmKernels kLutGemmAvx2;
+extern const LutGemmKernels kLutGemmAvx512;
+
+// The best set that this machine and LUTRA_ISA allow and that takes this width.
+const LutGemmKernels& lut_gemm_kernels(int bits);
+// Every set this machine can run, best first, whatever LUTRA_ISA says; returns how many.
+int lut_gemm_versions(const LutGemmKernels* const** versions);
+
+// --- Shared by the instruction-set files; static, so that no copy of one file can stand in for another's. ---
+
+static inline int64_t lut_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline int64_t lut_group_end(int64_t k, int64_t cols, int64_t group_size) {
+  return lut_min(cols, (k / group_size + 1) * group_size);
+}
+
+static inline int64_t lut_span_end(int64_t k, int64_t group_end) {
+  return lut_min(group_end, (k / kLutBlock + 1) * kLutBlock);
+}
+
+// Which bits of a code word belong to the span that starts at k.
+static inline uint32_t lut_span_bits(int64_t k, int64_t group_size) {
+  if (group_size != 16) return 0xffffffffu;
+  return (k & 16) ? 0xffff0000u : 0x0000ffffu;
+}
+
+// sums16 holds the sums of a block's four runs of 16 columns.
+static inline void lut_store_sums(const float* sums16, int64_t block, int64_t cols, int64_t group_size, float* sums) {
+  const int64_t begin = block * kLutBlock;
+  const int64_t block_end = lut_min(cols, begin + kLutBlock);
+  for (int64_t k = begin; k < block_end;) {
+    const int64_t end = lut_span_end(k, lut_group_end(k, cols, group_size));
+    float sum = 0.0f;
+    for (int64_t run = (k - begin) / 16; run * 16 < end - begin; ++run) sum += sums16[run];
+    sums[k / 16] = sum;
+    k = end;
+  }
+}
+
+// x from column 64 * block on: in place, or for the last block a copy in `padded` with zeros behind it.
+static inline const float* lut_block(const float* x, int64_t cols, int64_t block, float* padded) {
+  const int64_t begin = block * kLutBlock;
+  if (begin + kLutBlock <= cols) return x + begin;
+  for (int64_t i = 0; i < kLutBlock; ++i) padded[i] = begin + i < cols ? x[begin + i] : 0.0f;
+  return padded;
+}
+
+}  // namespace lutra

@@ -1,0 +1,119 @@
+// The largest difference that lut_gemm may have from the exact product, for given weights and activations.
+//
+// Two shares, both sums over the row. Fixed point: a table entry or an activation is off by at most half its block's
+// step (and by all of itself, under kLutSmallest, where the block became zero), so a row is off by at most
+//   tables       sum over groups and planes of |alpha| * lookups * half a step
+//   activations  sum over columns of |w| * half a step.
+// fp32: the computed sum of terms t, none of which passes through more than D roundings, is off by at most
+// D u / (1 - D u) * sum |t|, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2).
+// No term exceeds (|offset| + sum |alpha|) |x|.
+#include <algorithm>
+#include <cmath>
+
+#include "ops/lut_gemm_with.h"
+
+namespace lutra {
+
+namespace {
+
+constexpr double kUnit = 0x1p-24;
+constexpr double kDenormal = 0x1p-149;
+
+// Roundings on the longest path from an activation to y. Tables: 4 to build an entry, 2 to scale it, 16 lookups of up to
+// 8 additions per plane at most in one span, then one sum a span and two a group. Panels: 2 for a weight, one for each
+// column of a panel, one a panel.
+double roundings(const LutTile& tile, int64_t tokens) {
+  const int64_t blocks = ceil_div(tile.cols, kLutBlock);
+  const int64_t groups = ceil_div(tile.cols, tile.group_size);
+  if (tokens > kLutTableTokens) return static_cast<double>(2 + kLutPanelCols + ceil_div(tile.cols, kLutPanelCols));
+  return static_cast<double>(8 + kLutBlock + 16 + blocks + (tile.planes ? tile.bits : 1) * groups + 2 * groups);
+}
+
+struct RowBound {
+  const LutTile& tile;
+  LutRounding rounding;
+  const float* steps;  // of the token's tables; unused where nothing is rounded
+  double depth;
+
+  // How far the fixed-point values of columns [k, end), all in one block and group, can move the row.
+  double fixed_share(const LutGroup& group, int64_t row, int64_t k, int64_t end) const {
+    if (rounding == LutRounding::kNothing) return 0.0;
+    const double half = std::max(0.5 * static_cast<double>(steps[k / kLutBlock]), static_cast<double>(kLutSmallest));
+    double sum = 0.0;
+    if (rounding == LutRounding::kTables) {
+      for (int b = 0; b < tile.bits; ++b) sum += std::fabs(group.alphas[b]);
+      return sum * static_cast<double>(ceil_div(end - k, 4)) * half;
+    }
+    double weights[kLutBlock];
+    lut_gemm_reference_weights(tile, row, k, end, weights);
+    for (int64_t i = 0; i < end - k; ++i) sum += std::fabs(weights[i]);
+    return sum * half;
+  }
+
+  double of(int64_t row, const float* x) const {
+    double fixed = 0.0;
+    double terms = 0.0;
+    double denormal = 0.0;
+    int64_t k = 0;
+    for (int64_t g = 0; k < tile.cols; ++g) {
+      const LutGroup group = lut_gemm_reference_group(tile, row, g);
+      double reach = std::fabs(group.offset);
+      for (int b = 0; b < tile.bits; ++b) reach += std::fabs(group.alphas[b]);
+      const int64_t group_end = lut_group_end(k, tile.cols, tile.group_size);
+      while (k < group_end) {
+        const int64_t end = lut_span_end(k, group_end);
+        fixed += fixed_share(group, row, k, end);
+        for (int64_t i = k; i < end; ++i) terms += reach * std::fabs(static_cast<double>(x[i]));
+        denormal += (reach + 1.0) * static_cast<double>(end - k) * kDenormal;
+        k = end;
+      }
+    }
+    // Rounded values carry the fixed share into the terms.
+    return fixed + depth * kUnit / (1.0 - depth * kUnit) * (terms + fixed) + denormal;
+  }
+};
+
+float rounded_up(double value) {
+  const float nearest = static_cast<float>(value);
+  return static_cast<double>(nearest) < value ? std::nextafter(nearest, INFINITY) : nearest;
+}
+
+}  // namespace
+
+Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights,
+                                 const TensorView& x, const TensorView& bound, Mode mode) {
+  LUTRA_TRY(check_product(weights, x, bound));
+  const int bits = weights.layout.bits;
+  if (bits < kernels.min_bits || bits > kernels.max_bits)
+    return error(Code::kUnsupported, "this kernel set does not take this width", bits, kernels.max_bits);
+  const PackedLayout& layout = weights.layout;
+  const int64_t tokens = x.rows();
+  if (tokens == 0) return ok_status();
+  const LutMode lut_mode = static_cast<LutMode>(mode);
+  // More tokens than have tables are multiplied in fp32, whatever the mode.
+  const bool tables = tokens <= kLutTableTokens && kernels.rounding[lut_mode] != LutRounding::kNothing;
+  const LutTableSpace space(kernels, lut_mode, layout.cols, tables ? tokens : 0);
+  void* scratch = context.scratch(space.bytes());
+  if (!scratch && tables) return error(Code::kOutOfMemory, "lut_gemm scratch");
+  if (tables && !build_lut_tables(kernels, lut_mode, context, layout, x, space, scratch))
+    return error(Code::kCancelled, "lut_gemm_error_bound");
+  const bool done = context.parallel(layout.tiles(), [&](int64_t t) {
+    const LutTile tile = lut_tile(weights, t);
+    for (int64_t token = 0; token < tokens; ++token) {
+      const RowBound row_bound{tile, tables ? kernels.rounding[lut_mode] : LutRounding::kNothing,
+                               tables ? space.of(scratch, token).steps : nullptr, roundings(tile, tokens)};
+      const float* source = x.as<const float>() + token * layout.cols;
+      for (int64_t row = 0; row < tile.rows; ++row)
+        bound.as<float>()[token * layout.rows + t * PackedLayout::kTileRows + row] =
+            rounded_up(row_bound.of(row, source));
+    }
+  });
+  return done ? ok_status() : error(Code::kCancelled, "lut_gemm_error_bound");
+}
+
+Status lut_gemm_error_bound(Context& context, const PackedView& weights, const TensorView& x, const TensorView& bound,
+                            Mode mode) {
+  return lut_gemm_error_bound_with(lut_gemm_kernels(weights.layout.bits), context, weights, x, bound, mode);
+}
+
+}  // namespace lutra
