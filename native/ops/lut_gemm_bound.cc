@@ -19,9 +19,9 @@ namespace {
 constexpr double kUnit = 0x1p-24;
 constexpr double kDenormal = 0x1p-149;
 
-// Roundings on the longest path from an activation to y. Tables: 4 to build an entry, 2 to scale it, 16 lookups of up to
-// 8 additions per plane at most in one span, then one sum a span and two a group. Panels: 2 for a weight, one for each
-// column of a panel, one a panel.
+// Roundings on the longest path from an activation to y. Tables: 4 to build an entry, 2 to scale it, 16 lookups of up
+// to 8 additions per plane at most in one span, then one sum a span and two a group. Panels: 2 for a weight, one for
+// each column of a panel, one a panel.
 double roundings(const LutTile& tile, int64_t tokens) {
   const int64_t blocks = ceil_div(tile.cols, kLutBlock);
   const int64_t groups = ceil_div(tile.cols, tile.group_size);

@@ -119,7 +119,8 @@ Status pack_codes(Context& context, const PackedLayout& layout, const TensorView
   });
   if (!done) return error(Code::kCancelled, "pack_codes");
   const int largest = (1 << layout.bits) - 1;
-  if (all.load() > static_cast<unsigned>(largest)) return error(Code::kOption, "a code is too large", all.load(), largest);
+  if (all.load() > static_cast<unsigned>(largest))
+    return error(Code::kOption, "a code is too large", all.load(), largest);
   return ok_status();
 }
 

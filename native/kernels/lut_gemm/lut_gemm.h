@@ -28,9 +28,9 @@ enum class LutOffset : uint8_t { kNone, kZeroCode, kReal };
 // or an activation is off by half a step at most. A block whose largest magnitude is under kLutSmallest becomes zero.
 enum class LutRounding : uint8_t { kNothing, kTables, kActivations };
 
-constexpr int64_t kLutBlock = 64;          // columns that share one step
-constexpr int64_t kLutChunk = 32;          // columns in one code word
-constexpr int64_t kLutTileRows = 64;       // rows of a full tile, and the row stride of a panel
+constexpr int64_t kLutBlock = 64;     // columns that share one step
+constexpr int64_t kLutChunk = 32;     // columns in one code word
+constexpr int64_t kLutTileRows = 64;  // rows of a full tile, and the row stride of a panel
 // Columns of a panel: also how many products fp32 sums before it folds. A constant x gives rounding errors of one sign,
 // so the normalised error grows with this number's square: at 128 it can pass the 1e-12 of exact mode.
 constexpr int64_t kLutPanelCols = 64;
@@ -56,8 +56,8 @@ struct LutTile {
 //   exact                    f32 [chunk][8][16]   centred tables of columns 4h..4h+3, h = 0..7     (avx2, avx512)
 //   accurate, avx512         s16 [chunk][4][2][16] words q: tables of column groups q and q + 4
 //   fast, avx512             u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
-//   accurate and fast, avx2  s8  [chunk][digit][8][4] dword p: columns p, p+8, p+16, p+24; digit 0 weighs 1, digit 1 256
-//   scalar                   f32 [64] a block (exact), else s16 [64]
+//   accurate and fast, avx2  s8  [chunk][digit][8][4] dword p: columns p, p+8, p+16, p+24; digit 0 weighs 1, digit 1
+//   256 scalar                   f32 [64] a block (exact), else s16 [64]
 struct LutTables {
   uint8_t* entries;
   float* steps;  // [block] what one unit of an entry is worth; unused by exact
@@ -88,8 +88,8 @@ struct LutGemmKernels {
                          int64_t tokens, float* y, int64_t y_stride, bool accumulate);
 };
 
-// The answer, in fp64 and for 1-8 planes: what a row's group stores, the weights of columns [first, last) by the formula
-// of packing/layout.h, and the products with x.
+// The answer, in fp64 and for 1-8 planes: what a row's group stores, the weights of columns [first, last) by the
+// formula of packing/layout.h, and the products with x.
 struct LutGroup {
   double alphas[8];  // by plane; uniform: scale * 2^plane
   double offset;

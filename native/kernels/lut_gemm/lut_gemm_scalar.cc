@@ -86,8 +86,8 @@ struct Words {
   }
 };
 
-// The sums of a span, centred: one for the codes of a uniform row, one a plane otherwise. Exact in integers (64 columns *
-// 255 * 32767 < 2^30, twice that after centring); in fp32 at most 64 additions.
+// The sums of a span, centred: one for the codes of a uniform row, one a plane otherwise. Exact in integers (64 columns
+// * 255 * 32767 < 2^30, twice that after centring); in fp32 at most 64 additions.
 template <typename Entry, typename Sum>
 void add_span(const LutTile& tile, int64_t row, int64_t begin, int64_t end, const Entry* entries, float unit,
               float* totals) {

@@ -15,12 +15,12 @@ struct Versions {
   explicit Versions(uint32_t features) {
     const LutGemmKernels* const compiled[] = {
 #if defined(LUTRA_HAVE_AVX512)
-        &kLutGemmAvx512,
+      &kLutGemmAvx512,
 #endif
 #if defined(LUTRA_HAVE_AVX2)
-        &kLutGemmAvx2,
+      &kLutGemmAvx2,
 #endif
-        &kLutGemmScalar,
+      &kLutGemmScalar,
     };
     for (const LutGemmKernels* set : compiled)
       if ((set->required & features) == set->required) sets[count++] = set;

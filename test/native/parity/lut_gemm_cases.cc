@@ -224,9 +224,9 @@ std::string lut_parity(const LutGemmKernels& kernels, const LutCase& problem, Lu
     error += off * off;
     power += answer[i] * answer[i];
   }
-  // A product that happens to cancel says nothing about the kernel: small cases are measured against the expected power,
-  // and what few outputs show may lie four standard deviations over the mean that the mode bounds (the mean itself is
-  // tested on large shapes). Under the smallest block magnitude only the element-wise bound holds.
+  // A product that happens to cancel says nothing about the kernel: small cases are measured against the expected
+  // power, and what few outputs show may lie four standard deviations over the mean that the mode bounds (the mean
+  // itself is tested on large shapes). Under the smallest block magnitude only the element-wise bound holds.
   power = std::max(power, operands.expected_power());
   const double limit = mode_limit(mode) * (mode == Mode::kFast ? 16 : 1);
   if (problem.distribution == Distribution::kDenormal || error <= limit * power) return "";

@@ -48,9 +48,9 @@ class LutOperands {
   double coin_power(int64_t row, int64_t group) const;
 
   LutCase problem_;
-  std::vector<uint8_t> codes_;    // [rows, cols]
-  std::vector<double> scales_;    // [rows, groups, scale planes]
-  std::vector<double> offsets_;   // [rows, groups]: zero codes or offsets
+  std::vector<uint8_t> codes_;   // [rows, cols]
+  std::vector<double> scales_;   // [rows, groups, scale planes]
+  std::vector<double> offsets_;  // [rows, groups]: zero codes or offsets
   Guarded<uint32_t> words_;
   Guarded<uint8_t> scale_bytes_;  // tile order
   Guarded<uint8_t> offset_bytes_;

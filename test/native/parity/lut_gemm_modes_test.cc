@@ -35,8 +35,8 @@ LUTRA_TEST(lut_gemm, modes_hold_their_bound_on_every_distribution) {
     for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes})
       for (OffsetKind offset : {OffsetKind::kNone, OffsetKind::kReal})
         for (int64_t group : {int64_t{16}, int64_t{128}, cols})
-          for (Distribution d : {Distribution::kNormal, Distribution::kUniform, Distribution::kOutlier,
-                                 Distribution::kConstant}) {
+          for (Distribution d :
+               {Distribution::kNormal, Distribution::kUniform, Distribution::kOutlier, Distribution::kConstant}) {
             LutCase problem = case_of(192, cols, group, bits, kind, offset);
             problem.distribution = d;
             problem.tokens = group == 128 && offset == OffsetKind::kReal ? 16 : 2;  // panels, tables
@@ -50,7 +50,8 @@ LUTRA_TEST(lut_gemm, modes_hold_their_bound_on_every_distribution) {
                 if (error <= mode_limit(mode)) continue;
                 char text[64];
                 std::snprintf(text, sizeof text, " nmse %.3g", error);
-                fail(__FILE__, __LINE__, std::string(set.name) + " " + mode_name(mode) + " " + problem.describe() + text);
+                fail(__FILE__, __LINE__,
+                     std::string(set.name) + " " + mode_name(mode) + " " + problem.describe() + text);
               }
             });
           }
@@ -74,8 +75,9 @@ LUTRA_TEST(lut_gemm, the_bound_holds_for_the_worst_input) {
           std::vector<float> bound(64);
           Context context = one_lane();
           CHECK(lut_gemm_with(set, context, view, operands.x(), operands.y(), mode).ok());
-          CHECK(lut_gemm_error_bound_with(set, context, view, operands.x(), {bound.data(), Dtype::kF32, 2, {1, 64}}, mode)
-                    .ok());
+          CHECK(
+              lut_gemm_error_bound_with(set, context, view, operands.x(), {bound.data(), Dtype::kF32, 2, {1, 64}}, mode)
+                  .ok());
           double exact = 0;
           for (int64_t r = 0; r < 64; ++r) {
             std::vector<double> weights(256);

@@ -32,7 +32,8 @@ struct Choices {
     OffsetKind offset = of({OffsetKind::kNone, OffsetKind::kZeroCode, OffsetKind::kReal});
     if (kind == WeightKind::kPlanes && offset == OffsetKind::kZeroCode) offset = OffsetKind::kReal;
     LutCase c;
-    c.layout = make_layout(rows, cols, group, of({2, 3, 4}), kind, offset, of({Dtype::kF16, Dtype::kBF16, Dtype::kF32}));
+    c.layout =
+        make_layout(rows, cols, group, of({2, 3, 4}), kind, offset, of({Dtype::kF16, Dtype::kBF16, Dtype::kF32}));
     c.layout.offset_dtype = of({Dtype::kF16, Dtype::kBF16, Dtype::kF32});
     c.tokens = of({1, 1, 2, 8, 9, 17, 33});
     c.distribution = of({Distribution::kNormal, Distribution::kUniform, Distribution::kOutlier, Distribution::kConstant,
@@ -150,8 +151,8 @@ LUTRA_TEST(lut_gemm, bits_do_not_depend_on_lanes_alignment_or_batch) {
     for (Mode mode : kModes)
       for (const LutGemmKernels* set : Versions()) {
         LutCase problem;
-        problem.layout = make_layout(quick() ? 200 : 700, 352, 96, 3, WeightKind::kUniform, OffsetKind::kZeroCode,
-                                     Dtype::kF16);
+        problem.layout =
+            make_layout(quick() ? 200 : 700, 352, 96, 3, WeightKind::kUniform, OffsetKind::kZeroCode, Dtype::kF16);
         problem.tokens = tokens;
         LutOperands operands(problem);
         const size_t count = static_cast<size_t>(tokens * problem.layout.rows);
