@@ -37,11 +37,11 @@ export class StreamDecoder {
   }
 
   #settle(text: string): string {
-    // Ids that print nothing, and damaged bytes, would change how the next ids decode: the older context stays.
-    if (text !== '' && !text.endsWith('\ufffd')) {
-      this.#context = this.#pending;
-      this.#contextText = this.#decode(this.#context);
-    }
+    // Ids that print nothing still count: a stripped space is stripped once. Damaged bytes would change how the next
+    // ids decode and are left out.
+    if (text === '') this.#context = [...this.#context, ...this.#pending];
+    else if (!text.endsWith('\ufffd')) this.#context = this.#pending;
+    this.#contextText = this.#decode(this.#context);
     this.#pending = [];
     return text;
   }

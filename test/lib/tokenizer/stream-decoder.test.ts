@@ -37,6 +37,7 @@ describe('StreamDecoder', () => {
         const rest = streamed(byWords, ids.slice(cut), prompt).join('');
         expect(byWords(prompt) + rest).toBe(byWords(ids));
       }),
+      { numRuns: 1000 },
     );
   });
 
