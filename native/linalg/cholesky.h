@@ -1,6 +1,7 @@
 // Dense fp64 factorisation on the project's own kernels. Knows nothing of quantization.
 #pragma once
 
+#include "core/status.h"
 #include "core/tensor_view.h"
 #include "ops/context.h"
 

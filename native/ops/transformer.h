@@ -1,6 +1,7 @@
 // The remaining operators of a Llama step. All activations are f32; n is the number of tokens.
 #pragma once
 
+#include "core/status.h"
 #include "core/tensor_view.h"
 #include "ops/context.h"
 

@@ -5,6 +5,7 @@
 // gives the codes of the textbook form without inverting H.
 #pragma once
 
+#include "core/status.h"
 #include "core/tensor_view.h"
 #include "ops/context.h"
 

@@ -1,0 +1,20 @@
+#include <cmath>
+
+#include "kernels/norm/norm.h"
+
+namespace lutra {
+
+namespace {
+
+void rms_norm(const float* x, const float* weight, float epsilon, float* y, int64_t d) {
+  double squares = 0;
+  for (int64_t i = 0; i < d; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const float factor = static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(d) + epsilon));
+  for (int64_t i = 0; i < d; ++i) y[i] = x[i] * factor * weight[i];
+}
+
+}  // namespace
+
+const NormKernels norm_scalar = {"scalar", rms_norm};
+
+}  // namespace lutra

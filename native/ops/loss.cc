@@ -1,0 +1,90 @@
+// Losses of a row of logits, in fp64 throughout: differences of models are small against the values they are taken of.
+#include <algorithm>
+#include <cmath>
+
+#include "ops/operand.h"
+#include "ops/transformer.h"
+
+namespace lutra {
+
+namespace {
+
+int64_t largest_index(const float* x, int64_t count) {
+  int64_t best = 0;
+  for (int64_t i = 1; i < count; ++i)
+    if (x[i] > x[best]) best = i;
+  return best;
+}
+
+// log sum exp of a row whose largest value is known.
+double log_sum_exp(const float* x, int64_t count, double largest) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += std::exp(x[i] - largest);
+  return largest + std::log(sum);
+}
+
+double row_divergence(const float* reference, const float* logits, int64_t vocab) {
+  const double p_log_sum = log_sum_exp(reference, vocab, reference[largest_index(reference, vocab)]);
+  const double q_log_sum = log_sum_exp(logits, vocab, logits[largest_index(logits, vocab)]);
+  double sum = 0;
+  for (int64_t v = 0; v < vocab; ++v) {
+    const double log_p = reference[v] - p_log_sum;
+    const double p = std::exp(log_p);
+    // p log p tends to 0: a token that the reference excludes adds nothing.
+    if (p > 0) sum += p * (log_p - (logits[v] - q_log_sum));
+  }
+  return sum;
+}
+
+}  // namespace
+
+Status cross_entropy(Context& context, const TensorView& logits, const TensorView& target, const TensorView& loss,
+                     const TensorView& top) {
+  LUTRA_TRY(require_rank(logits, 2, "cross_entropy: logits must have 2 dimensions"));
+  LUTRA_TRY(require_rank(target, 1, "cross_entropy: target must have 1 dimension"));
+  LUTRA_TRY(require_rank(loss, 1, "cross_entropy: loss must have 1 dimension"));
+  LUTRA_TRY(require_rank(top, 1, "cross_entropy: top must have 1 dimension"));
+  LUTRA_TRY(require_dtype(logits, Dtype::kF32, "cross_entropy: logits must be f32"));
+  LUTRA_TRY(require_dtype(target, Dtype::kI32, "cross_entropy: target must be i32"));
+  LUTRA_TRY(require_dtype(loss, Dtype::kF64, "cross_entropy: loss must be f64"));
+  LUTRA_TRY(require_dtype(top, Dtype::kI32, "cross_entropy: top must be i32"));
+  const int64_t n = logits.shape[0];
+  const int64_t vocab = logits.shape[1];
+  LUTRA_TRY(require_equal(target.shape[0], n, "cross_entropy: elements of target, against rows of logits"));
+  LUTRA_TRY(require_equal(loss.shape[0], n, "cross_entropy: elements of loss, against rows of logits"));
+  LUTRA_TRY(require_equal(top.shape[0], n, "cross_entropy: elements of top, against rows of logits"));
+  if (n > 0 && (vocab < 1 || vocab > INT32_MAX))
+    return error(Code::kShape, "cross_entropy: columns of logits must be at least 1 and fit 31 bits", vocab, 1);
+  for (int64_t t = 0; t < n; ++t)
+    if (target.as<int32_t>()[t] >= vocab)
+      return error(Code::kOption, "cross_entropy: a target lies outside the vocabulary", target.as<int32_t>()[t],
+                   vocab);
+  return finished(context.parallel(n, [&](int64_t t) {
+    const float* row = logits.as<float>() + t * vocab;
+    const int64_t best = largest_index(row, vocab);
+    const int32_t wanted = target.as<int32_t>()[t];
+    top.as<int32_t>()[t] = static_cast<int32_t>(best);
+    loss.as<double>()[t] = wanted < 0 ? 0.0 : log_sum_exp(row, vocab, row[best]) - row[wanted];
+  }));
+}
+
+Status kl_divergence(Context& context, const TensorView& reference, const TensorView& logits,
+                     const TensorView& divergence) {
+  LUTRA_TRY(require_rank(reference, 2, "kl_divergence: reference must have 2 dimensions"));
+  LUTRA_TRY(require_rank(logits, 2, "kl_divergence: logits must have 2 dimensions"));
+  LUTRA_TRY(require_rank(divergence, 1, "kl_divergence: divergence must have 1 dimension"));
+  LUTRA_TRY(require_dtype(reference, Dtype::kF32, "kl_divergence: reference must be f32"));
+  LUTRA_TRY(require_dtype(logits, Dtype::kF32, "kl_divergence: logits must be f32"));
+  LUTRA_TRY(require_dtype(divergence, Dtype::kF64, "kl_divergence: divergence must be f64"));
+  LUTRA_TRY(require_same_shape(reference, logits, "kl_divergence: shape of logits, against shape of reference"));
+  const int64_t n = logits.shape[0];
+  const int64_t vocab = logits.shape[1];
+  LUTRA_TRY(require_equal(divergence.shape[0], n, "kl_divergence: elements of divergence, against rows of logits"));
+  if (n > 0 && vocab < 1) return error(Code::kShape, "kl_divergence: logits must have a column", vocab, 1);
+  return finished(context.parallel(n, [&](int64_t t) {
+    divergence.as<double>()[t] =
+        row_divergence(reference.as<float>() + t * vocab, logits.as<float>() + t * vocab, vocab);
+  }));
+}
+
+}  // namespace lutra
