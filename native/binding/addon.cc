@@ -7,6 +7,7 @@
 #include "binding/program_object.h"
 #include "binding/tasks.h"
 #include "binding/tensor_object.h"
+#include "ops/kernel_choices.h"
 #include "ops/lut_gemm.h"
 #include "platform/cpu_features.h"
 
@@ -53,7 +54,9 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   facts.Set("features", cpu_features());
   facts.Set("threads", Environment::of(info.Env()).lanes());
   facts.Set("isaOverrideValid", isa_override_valid());
-  facts.Set("kernels", Napi::Object::New(info.Env()));
+  Napi::Object kernels = Napi::Object::New(info.Env());
+  for (const KernelChoice& choice : kernel_choices()) kernels.Set(choice.family, choice.version);
+  facts.Set("kernels", kernels);
   return facts;
 }
 

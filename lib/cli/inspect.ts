@@ -1,0 +1,92 @@
+import type { Command } from 'commander';
+import { readCheckpoint } from '../formats/index.js';
+import { elements } from '../tensor/index.js';
+import { type CommonOptions, runCommand, withCommonOptions } from './command.js';
+import { megabytes, table } from './table.js';
+
+interface InspectOptions extends CommonOptions {
+  tensors?: boolean;
+}
+
+interface Inspection {
+  directory: string;
+  modelType: string;
+  parameters: number;
+  bytes: number;
+  bitsPerWeight: number | null;
+  bitsPerParameter: number;
+  quantization: { formatVersion: number; bits: number; groupSize: number; symmetric: boolean; recipe: unknown } | null;
+  tensors: { name: string; shape: readonly number[]; stored: string; bytes: number }[];
+}
+
+export function registerInspect(program: Command): void {
+  withCommonOptions(program.command('inspect').description('what a checkpoint holds'))
+    .argument('<modelDir>', 'directory of the model')
+    .option('--tensors', 'list every tensor')
+    .action((modelDir: string, options: InspectOptions) =>
+      runCommand(
+        'inspect',
+        options,
+        () => inspect(modelDir),
+        (found) => render(found, options),
+      ),
+    );
+}
+
+async function inspect(directory: string): Promise<Inspection> {
+  const checkpoint = await readCheckpoint(directory);
+  try {
+    const { config, quantization } = checkpoint;
+    const tensors = [...checkpoint.tensors.values()];
+    return {
+      directory,
+      modelType: String(config.model_type ?? 'unknown'),
+      parameters: tensors.reduce((sum, { shape }) => sum + elements(shape), 0),
+      bytes: checkpoint.bytes,
+      bitsPerWeight: checkpoint.bitsPerWeight,
+      bitsPerParameter: checkpoint.bitsPerParameter,
+      quantization: quantization && {
+        formatVersion: quantization.format_version,
+        bits: quantization.bits,
+        groupSize: quantization.group_size,
+        symmetric: quantization.sym,
+        recipe: quantization.recipe,
+      },
+      tensors: tensors.map(({ name, shape, dtype, quantized, bytes }) => ({
+        name,
+        shape,
+        stored: quantized
+          ? `W${quantized.layout.bits}g${quantized.layout.groupSize} ${quantized.layout.kind}`
+          : `${dtype}`,
+        bytes,
+      })),
+    };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+function render(found: Inspection, options: InspectOptions): string {
+  const { quantization } = found;
+  const rows = [
+    ['directory', found.directory],
+    ['model type', found.modelType],
+    ['parameters', found.parameters.toLocaleString('en-US')],
+    ['tensors', `${found.tensors.length}, ${megabytes(found.bytes)}`],
+    ['bits per parameter', found.bitsPerParameter.toFixed(3)],
+    ['bits per weight', found.bitsPerWeight?.toFixed(3) ?? 'not quantized'],
+  ];
+  if (quantization) {
+    rows.push(['lutra format', `version ${quantization.formatVersion}`]);
+    rows.push(['recipe', JSON.stringify(quantization.recipe)]);
+  }
+  const summary = table(['what', 'found'], rows);
+  if (!options.tensors) return summary;
+  const list = found.tensors.map(({ name, shape, stored, bytes }) => [
+    name,
+    shape.join(' x '),
+    stored,
+    megabytes(bytes),
+  ]);
+  return `${summary}\n\n${table(['tensor', 'shape', 'stored', 'size'], list)}`;
+}
