@@ -46,8 +46,15 @@ export const taskIds = {
   writeFile: 2,
   reverseCholesky: 3,
   gptqPass: 4,
-  fitGrid: 5,
-  roundToGrid: 6,
+  hessianDiagonal: 5,
+  prepareHessian: 6,
+  gatherColumns: 7,
+  residual: 8,
+  sumOfSquares: 9,
+  quadraticForm: 10,
+  largestMagnitude: 11,
+  fitGrid: 12,
+  roundToGrid: 13,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

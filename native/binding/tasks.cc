@@ -8,7 +8,10 @@
 #include "binding/tensor_object.h"
 #include "ops/transformer.h"
 #include "platform/file.h"
+#include "quantize/column_order.h"
 #include "quantize/gptq.h"
+#include "quantize/magnitude.h"
+#include "quantize/quadratic_form.h"
 
 namespace lutra::binding {
 
@@ -76,6 +79,37 @@ const TaskRow kTasks[] = {
        const GptqGrid grid{static_cast<int>(call.whole(0)), call.whole(1)};
        const auto& t = call.tensors;
        return gptq_pass(context, grid, t[0], t[1], t[2], t[3], t[4], t[5], t[6]);
+     }},
+    {"hessianDiagonal", 2, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       return hessian_diagonal(context, call.tensors[0], call.tensors[1]);
+     }},
+    {"prepareHessian", 3, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return prepare_hessian(context, t[0], t[1], call.parameters[0], t[2]);
+     }},
+    {"gatherColumns", 3, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return gather_columns(context, t[0], t[1], t[2]);
+     }},
+    {"residual", 5, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return residual(context, t[0], t[1], t[2], t[3], call.whole(0), t[4]);
+     }},
+    {"sumOfSquares", 1, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       return sum_of_squares(context, call.tensors[0], &answer.emplace_back());
+     }},
+    {"quadraticForm", 2, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       return quadratic_form(context, call.tensors[0], call.tensors[1], &answer.emplace_back());
+     }},
+    {"largestMagnitude", 1, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       return largest_magnitude(context, call.tensors[0], &answer.emplace_back());
      }},
 };
 

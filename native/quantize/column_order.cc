@@ -1,0 +1,74 @@
+#include "quantize/column_order.h"
+
+#include "quantize/for_rows.h"
+
+namespace lutra {
+
+namespace {
+
+Status check_square(const TensorView& matrix) {
+  if (matrix.dtype != Dtype::kF64) return error(Code::kDtype, "the Hessian must be f64");
+  if (matrix.rank != 2 || matrix.shape[0] != matrix.shape[1] || matrix.shape[0] < 1)
+    return error(Code::kShape, "the Hessian must be square", matrix.rows(), matrix.cols());
+  return ok_status();
+}
+
+// Every entry of index[n] lies in [lowest, columns).
+Status check_index(const TensorView& index, int64_t count, int64_t lowest, int64_t columns) {
+  if (index.dtype != Dtype::kI32) return error(Code::kDtype, "column numbers must be i32");
+  if (index.rank != 1 || index.shape[0] != count)
+    return error(Code::kShape, "one column number a column is needed", index.elements(), count);
+  const int32_t* values = index.as<int32_t>();
+  for (int64_t i = 0; i < count; ++i)
+    if (values[i] < lowest || values[i] >= columns)
+      return error(Code::kOption, "column number out of range", values[i], columns);
+  return ok_status();
+}
+
+template <typename T>
+Status gather(Context& context, const TensorView& x, const int32_t* index, const TensorView& y) {
+  const int64_t from = x.cols(), to = y.cols();
+  return for_rows(context, y.rows(), [&](int64_t row) {
+    const T* in = x.as<T>() + row * from;
+    T* out = y.as<T>() + row * to;
+    for (int64_t j = 0; j < to; ++j) out[j] = index[j] < 0 ? T{} : in[index[j]];
+  });
+}
+
+}  // namespace
+
+Status hessian_diagonal(Context&, const TensorView& hessian, const TensorView& diagonal) {
+  LUTRA_TRY(check_square(hessian));
+  const int64_t k = hessian.shape[0];
+  if (diagonal.dtype != Dtype::kF64) return error(Code::kDtype, "the diagonal must be f64");
+  if (diagonal.elements() != k) return error(Code::kShape, "the diagonal has k elements", diagonal.elements(), k);
+  for (int64_t i = 0; i < k; ++i) diagonal.as<double>()[i] = hessian.as<double>()[i * (k + 1)];
+  return ok_status();
+}
+
+Status prepare_hessian(Context& context, const TensorView& hessian, const TensorView& order, double damping,
+                       const TensorView& prepared) {
+  LUTRA_TRY(check_square(hessian));
+  LUTRA_TRY(check_square(prepared));
+  const int64_t k = hessian.shape[0];
+  if (prepared.shape[0] != k) return error(Code::kShape, "both matrices have one size", prepared.shape[0], k);
+  LUTRA_TRY(check_index(order, k, 0, k));
+  const int32_t* from = order.as<int32_t>();
+  return for_rows(context, k, [&](int64_t i) {
+    const double* in = hessian.as<double>() + from[i] * k;
+    double* out = prepared.as<double>() + i * k;
+    for (int64_t j = 0; j < k; ++j) out[j] = in[from[j]];
+    out[i] = (out[i] == 0.0 ? 1.0 : out[i]) + damping;
+  });
+}
+
+Status gather_columns(Context& context, const TensorView& x, const TensorView& index, const TensorView& y) {
+  if (x.rank != 2 || y.rank != 2 || x.shape[0] != y.shape[0])
+    return error(Code::kShape, "both matrices have the same rows", y.rows(), x.rows());
+  LUTRA_TRY(check_index(index, y.cols(), -1, x.cols()));
+  if (x.dtype == Dtype::kF32 && y.dtype == Dtype::kF32) return gather<float>(context, x, index.as<int32_t>(), y);
+  if (x.dtype == Dtype::kU8 && y.dtype == Dtype::kU8) return gather<uint8_t>(context, x, index.as<int32_t>(), y);
+  return error(Code::kDtype, "both matrices are f32, or both are u8");
+}
+
+}  // namespace lutra
