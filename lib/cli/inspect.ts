@@ -46,10 +46,10 @@ async function inspect(directory: string): Promise<Inspection> {
       bitsPerWeight: checkpoint.bitsPerWeight,
       bitsPerParameter: checkpoint.bitsPerParameter,
       quantization: quantization && {
-        formatVersion: quantization.format_version,
+        formatVersion: quantization.formatVersion,
         bits: quantization.bits,
-        groupSize: quantization.group_size,
-        symmetric: quantization.sym,
+        groupSize: quantization.groupSize,
+        symmetric: quantization.symmetric,
         recipe: quantization.recipe,
       },
       tensors: tensors.map(({ name, shape, dtype, quantized, bytes }) => ({

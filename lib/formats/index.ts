@@ -1,8 +1,27 @@
 export { defaultLimits, type ReadLimits } from './limits.js';
 export {
+  Checkpoint,
+  type CheckpointPlan,
+  type CheckpointPlanOptions,
+  type CheckpointTensor,
+  CheckpointWriter,
+  formatVersion,
+  planCheckpoint,
+  type QuantizationConfig,
+  type QuantizedEntry,
+  readCheckpoint,
+  type StoredRecipe,
+} from './lutra/index.js';
+export {
+  defaultShardBytes,
   openSafetensors,
+  type PlannedTensor,
+  planSafetensors,
   type SafetensorsDtype,
+  type SafetensorsPlan,
   type SafetensorsReader,
+  SafetensorsWriter,
   type TensorEntry,
 } from './safetensors/index.js';
 export type { JsonObject, JsonValue } from './strict-json.js';
+export { onFile } from './system-error.js';

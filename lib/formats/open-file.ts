@@ -39,6 +39,15 @@ export async function readFully(file: OpenFile, target: Uint8Array, position: nu
   }
 }
 
+/** Writes all of `bytes` from `position` on. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+export async function writeFully(handle: FileHandle, bytes: Uint8Array, position: number, path: string): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    const { bytesWritten } = await onFile(path, () => handle.write(bytes, done, bytes.length - done, position + done));
+    done += bytesWritten;
+  }
+}
+
 /** The whole content of a small file. @throws `LUTRA_E_HEADER` where it is larger than `limit` bytes */
 export async function readSmallFile(path: string, limit: number): Promise<Uint8Array> {
   const file = await openFile(path);

@@ -1,3 +1,12 @@
 export { nativeDtypes, type SafetensorsDtype, storedDtypes, tensorBytes } from './dtypes.js';
 export type { TensorEntry } from './header.js';
-export { indexFile, openSafetensors, SafetensorsReader, singleFile } from './reader.js';
+export {
+  dataAlignment,
+  defaultShardBytes,
+  type PlannedTensor,
+  type PlanOptions,
+  planSafetensors,
+  type SafetensorsPlan,
+} from './plan.js';
+export { openSafetensors, SafetensorsReader } from './reader.js';
+export { SafetensorsWriter } from './writer.js';

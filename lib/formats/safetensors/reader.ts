@@ -10,10 +10,9 @@ import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 import { nativeDtypes } from './dtypes.js';
 import { headerLength, lengthBytes, parseHeader, type TensorEntry } from './header.js';
+import { indexFile, singleFile } from './names.js';
 import { readShardIndex } from './shard-index.js';
 
-export const singleFile = 'model.safetensors';
-export const indexFile = 'model.safetensors.index.json';
 const chunkBytes = 2 ** 22;
 
 /** The tensors of one safetensors file or of the shards of a checkpoint. Headers are read and checked when it opens. */

@@ -1,0 +1,4 @@
+export { Checkpoint, type CheckpointTensor, readCheckpoint } from './checkpoint.js';
+export { type CheckpointPlan, type CheckpointPlanOptions, planCheckpoint, type StoredRecipe } from './plan.js';
+export { formatVersion, type QuantizationConfig, type QuantizedEntry } from './quantization-config.js';
+export { CheckpointWriter } from './writer.js';

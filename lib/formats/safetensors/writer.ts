@@ -1,0 +1,149 @@
+import { type FileHandle, open, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { lutraError } from '../../errors.js';
+import { addon, cancellable, taskIds } from '../../native/index.js';
+import { Tensor } from '../../tensor/index.js';
+import { writeFully } from '../open-file.js';
+import { quoted } from '../strict-json.js';
+import { onFile } from '../system-error.js';
+import { storedDtypes } from './dtypes.js';
+import type { TensorEntry } from './header.js';
+import { indexFile } from './names.js';
+import type { SafetensorsPlan } from './plan.js';
+import type { SafetensorsReader } from './reader.js';
+
+interface WriteOptions {
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Writes the files of a plan, tensor by tensor in any order, each at its planned place: no more than one piece of a tensor
+ * is in memory. `close` ends a complete file set; after any failure `abandon` lets go of the files as they are.
+ */
+export class SafetensorsWriter {
+  readonly #handles: ReadonlyMap<string, FileHandle>;
+  readonly #missing: Set<string>;
+
+  private constructor(
+    readonly directory: string,
+    readonly plan: SafetensorsPlan,
+    handles: ReadonlyMap<string, FileHandle>,
+  ) {
+    this.#handles = handles;
+    this.#missing = new Set(plan.entries.keys());
+  }
+
+  /** Makes the plan's files in `directory`, which must not hold them yet. @throws `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+  static async create(directory: string, plan: SafetensorsPlan): Promise<SafetensorsWriter> {
+    const handles = new Map<string, FileHandle>();
+    const writer = new SafetensorsWriter(directory, plan, handles);
+    try {
+      for (const { name, header } of plan.files) {
+        const path = join(directory, name);
+        const handle = await onFile(path, () => open(path, 'wx'));
+        handles.set(name, handle);
+        await writeFully(handle, header, 0, path);
+      }
+      return writer;
+    } catch (error) {
+      await writer.abandon();
+      throw error;
+    }
+  }
+
+  /**
+   * Writes a tensor of the planned dtype and size. With `zeroTail` it may be smaller than planned; zeros fill the rest.
+   *
+   * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_DTYPE`, `LUTRA_E_SHAPE` where it is not the planned one; `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
+   */
+  async write(name: string, tensor: Tensor, options: WriteOptions & { zeroTail?: boolean } = {}): Promise<void> {
+    const { entry, handle, path } = this.#place(name);
+    const { byteLength } = tensor;
+    requireDtype(entry, storedDtypes[tensor.dtype]);
+    requireBytes(entry, byteLength, options.zeroTail === true);
+    if (byteLength > 0) await this.#transfer(tensor, handle, entry, options.signal);
+    const tail = new Uint8Array(entry.end - entry.begin - byteLength);
+    await writeFully(handle, tail, entry.begin + byteLength, path);
+    this.#missing.delete(name);
+  }
+
+  /** Copies a tensor byte for byte out of `reader`, where it is called `from`. Same errors as `write`, and the reader's. */
+  async copy(name: string, reader: SafetensorsReader, options: WriteOptions & { from?: string } = {}): Promise<void> {
+    const { entry, handle, path } = this.#place(name);
+    const from = options.from ?? name;
+    const source = reader.entry(from);
+    requireDtype(entry, source.dtype);
+    requireBytes(entry, source.end - source.begin, false);
+    let at = entry.begin;
+    for await (const piece of reader.bytes(from)) {
+      options.signal?.throwIfAborted();
+      await writeFully(handle, piece, at, path);
+      at += piece.length;
+    }
+    this.#missing.delete(name);
+  }
+
+  /** Writes the index, brings everything to the disk and closes. @throws `LUTRA_E_INTERNAL` where a tensor was never written */
+  async close(): Promise<void> {
+    const [missing] = this.#missing;
+    if (missing !== undefined)
+      throw lutraError('LUTRA_E_INTERNAL', { message: 'a planned tensor was not written', where: quoted(missing) });
+    for (const [name, handle] of this.#handles)
+      await onFile(join(this.directory, name), async () => {
+        await handle.sync();
+        await handle.close();
+      });
+    const { index } = this.plan;
+    const path = join(this.directory, indexFile);
+    if (index !== null) await onFile(path, () => writeFile(path, index, { flag: 'wx', flush: true }));
+  }
+
+  /** Closes the files, whole or not. Idempotent. */
+  async abandon(): Promise<void> {
+    for (const handle of this.#handles.values()) await handle.close().catch(() => {});
+  }
+
+  async #transfer(tensor: Tensor, { fd }: FileHandle, entry: TensorEntry, signal: AbortSignal | undefined) {
+    // A caller's array could be detached while the transfer runs.
+    const owned = tensor.borrowed ? Tensor.copyOf(tensor.read(), tensor.shape, tensor.dtype) : tensor;
+    const numbers = [fd, entry.begin, 0, tensor.byteLength];
+    try {
+      await cancellable(
+        signal,
+        (cancel) => addon().task(taskIds.writeFile, [owned.native], numbers, 0, cancel),
+        `${join(this.directory, entry.file)}, tensor ${quoted(entry.name)}`,
+      );
+    } finally {
+      if (owned !== tensor) owned.dispose();
+    }
+  }
+
+  #place(name: string): { entry: TensorEntry; handle: FileHandle; path: string } {
+    const entry = this.plan.entries.get(name);
+    const handle = entry && this.#handles.get(entry.file);
+    if (!entry || !handle)
+      throw lutraError('LUTRA_E_NOT_FOUND', { message: 'no such tensor was planned', where: quoted(name) });
+    return { entry, handle, path: join(this.directory, entry.file) };
+  }
+}
+
+function requireDtype(entry: TensorEntry, found: string): void {
+  if (found !== entry.dtype)
+    throw lutraError('LUTRA_E_DTYPE', {
+      message: 'another element type was planned',
+      where: quoted(entry.name),
+      found,
+      expected: entry.dtype,
+    });
+}
+
+function requireBytes(entry: TensorEntry, found: number, orFewer: boolean): void {
+  const expected = entry.end - entry.begin;
+  if (found !== expected && !(orFewer && found < expected))
+    throw lutraError('LUTRA_E_SHAPE', {
+      message: 'another size was planned',
+      where: quoted(entry.name),
+      found: `${found} bytes`,
+      expected: `${expected} bytes`,
+    });
+}
