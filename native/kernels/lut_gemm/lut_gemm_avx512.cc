@@ -1,0 +1,38 @@
+// The AVX-512 set: needs VBMI for 8-bit tables and VNNI for its sums.
+#include "kernels/lut_gemm/lut_gemm_avx512.h"
+
+namespace lutra {
+
+namespace {
+
+void build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64_t first, int64_t last,
+           const LutTables& tables) {
+  for (int64_t block = first; block < last; ++block) {
+    if (mode == kLutExact) lut_gemm_avx512_build_exact(x, cols, group_size, block, tables);
+    if (mode == kLutAccurate) lut_gemm_avx512_build_accurate(x, cols, group_size, block, tables);
+    if (mode == kLutFast) lut_gemm_avx512_build_fast(x, cols, group_size, block, tables);
+  }
+}
+
+void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
+  if (mode == kLutExact) lut_gemm_avx512_exact(tile, tables, y);
+  if (mode == kLutAccurate) lut_gemm_avx512_accurate(tile, tables, y);
+  if (mode == kLutFast) lut_gemm_avx512_fast(tile, tables, y);
+}
+
+}  // namespace
+
+const LutGemmKernels kLutGemmAvx512 = {
+    "avx512",
+    kAvx2 | kFma | kF16c | kAvx512 | kAvx512Vnni | kAvx512Vbmi,
+    2,
+    4,
+    {1024, 512, 256},
+    {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
+    build,
+    multiply,
+    lut_gemm_avx512_expand,
+    lut_gemm_avx512_multiply_panel,
+};
+
+}  // namespace lutra

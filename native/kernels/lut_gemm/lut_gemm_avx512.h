@@ -1,0 +1,186 @@
+// What the AVX-512 files of lut_gemm share: the walk over a tile and the fold of a group. Included by them alone.
+//
+// Rows lie in lanes: one register is 16 rows of a chunk's plane, as the packed tile stores them. A mode supplies
+//   Policy::kChunkBytes                   table bytes of a 32-column chunk
+//   Policy::span<B, P, R>(span, t)        t[r][b] += the centred sums of the span, in units of x
+// and is instantiated for B planes, P for weights that have an alpha per plane, R registers of rows at a time.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/lut_gemm/lut_gemm.h"
+
+#define LUTRA_INLINE static inline __attribute__((always_inline))
+#define LUTRA_UNROLL _Pragma("GCC unroll 8")
+
+namespace lutra {
+
+void lut_gemm_avx512_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
+void lut_gemm_avx512_build_accurate(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
+void lut_gemm_avx512_build_exact(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
+void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y);
+void lut_gemm_avx512_accurate(const LutTile& tile, const LutTables& tables, float* y);
+void lut_gemm_avx512_exact(const LutTile& tile, const LutTables& tables, float* y);
+void lut_gemm_avx512_expand(const LutTile& tile, int64_t first, int64_t last, float* panel);
+void lut_gemm_avx512_multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
+                                    int64_t tokens, float* y, int64_t y_stride, bool accumulate);
+
+// 16 stored values from element i on, as fp32.
+LUTRA_INLINE __m512 lut_load(const void* values, int64_t i, LutFloat type) {
+  if (type == LutFloat::kF32) return _mm512_loadu_ps(static_cast<const float*>(values) + i);
+  const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const uint16_t*>(values) + i));
+  if (type == LutFloat::kF16) return _mm512_cvtph_ps(raw);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
+}
+
+LUTRA_INLINE __m512 lut_load_codes(const void* values, int64_t i) {
+  const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(values) + i));
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(raw));
+}
+
+// f + sum_b alpha_b * t_b + c * sum for 16 rows from `row` on; c as lut_gemm.h defines it.
+template <int B, bool P>
+LUTRA_INLINE __m512 lut_fold(const LutTile& tile, int64_t group, int64_t row, const __m512* t, float sum, __m512 f) {
+  const int64_t at = group * tile.stored_rows + row;
+  const __m512 total = _mm512_set1_ps(sum);
+  __m512 c = _mm512_setzero_ps();
+  if (P) {
+    __m512 alphas = _mm512_setzero_ps();
+    LUTRA_UNROLL
+    for (int b = 0; b < B; ++b) {
+      const __m512 alpha = lut_load(tile.scales, (group * B + b) * tile.stored_rows + row, tile.scale_type);
+      f = _mm512_fmadd_ps(alpha, t[b], f);
+      alphas = _mm512_add_ps(alphas, alpha);
+    }
+    if (tile.offset == LutOffset::kReal)
+      c = _mm512_fmadd_ps(alphas, _mm512_set1_ps(0.5f), lut_load(tile.offsets, at, tile.offset_type));
+    return _mm512_fmadd_ps(c, total, f);
+  }
+  const __m512 scale = lut_load(tile.scales, at, tile.scale_type);
+  const __m512 half = _mm512_set1_ps(0.5f * ((1 << B) - 1));
+  switch (tile.offset) {
+    case LutOffset::kNone:
+      c = _mm512_mul_ps(scale, _mm512_set1_ps(-0.5f));
+      break;
+    case LutOffset::kZeroCode:
+      c = _mm512_mul_ps(scale, _mm512_sub_ps(half, lut_load_codes(tile.offsets, at)));
+      break;
+    case LutOffset::kReal:
+      c = _mm512_fmadd_ps(scale, half, lut_load(tile.offsets, at, tile.offset_type));
+      break;
+  }
+  return _mm512_fmadd_ps(c, total, _mm512_fmadd_ps(scale, t[0], f));
+}
+
+struct LutSpan {
+  const uint32_t* codes;   // the span's first chunk, first of its rows
+  int64_t stride;          // stored rows: from plane to plane; a chunk is B of them
+  const uint8_t* entries;  // tables of the first chunk
+  int64_t chunks;
+  uint32_t bits;  // lut_span_bits
+  float step;
+};
+
+template <class Policy, int B, bool P, int R>
+LUTRA_INLINE void lut_rows(const LutTile& tile, const LutTables& tables, int64_t row, float* y) {
+  constexpr int kSums = P ? B : 1;
+  __m512 f[R];
+  LUTRA_UNROLL
+  for (int r = 0; r < R; ++r) f[r] = _mm512_setzero_ps();
+  int64_t k = 0;
+  for (int64_t group = 0; k < tile.cols; ++group) {
+    const int64_t group_end = lut_group_end(k, tile.cols, tile.group_size);
+    __m512 t[R][kSums];
+    LUTRA_UNROLL
+    for (int r = 0; r < R; ++r) {
+      LUTRA_UNROLL
+      for (int b = 0; b < kSums; ++b) t[r][b] = _mm512_setzero_ps();
+    }
+    float sum = 0.0f;
+    while (k < group_end) {
+      const int64_t end = lut_span_end(k, group_end);
+      const int64_t chunk = k / kLutChunk;
+      const LutSpan span = {tile.codes + chunk * B * tile.stored_rows + row,
+                            tile.stored_rows,
+                            tables.entries + chunk * Policy::kChunkBytes,
+                            (end + kLutChunk - 1) / kLutChunk - chunk,
+                            lut_span_bits(k, tile.group_size),
+                            tables.steps[k / kLutBlock]};
+      Policy::template span<B, P, R>(span, t);
+      sum += tables.sums[k / 16];
+      k = end;
+    }
+    LUTRA_UNROLL
+    for (int r = 0; r < R; ++r) f[r] = lut_fold<B, P>(tile, group, row + 16 * r, t[r], sum, f[r]);
+  }
+  LUTRA_UNROLL
+  for (int r = 0; r < R; ++r) {
+    const int64_t left = tile.rows - row - 16 * r;
+    if (left >= 16) {
+      _mm512_storeu_ps(y + row + 16 * r, f[r]);
+    } else if (left > 0) {
+      _mm512_mask_storeu_ps(y + row + 16 * r, static_cast<__mmask16>((1u << left) - 1), f[r]);
+    }
+  }
+}
+
+template <class Policy, int B, bool P>
+static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y) {
+  // Planes need B sums a register of rows: two such registers fill what four do for uniform weights.
+  constexpr int kWide = P ? 2 : 4;
+  int64_t row = 0;
+  for (; row + 16 * kWide <= tile.stored_rows; row += 16 * kWide) lut_rows<Policy, B, P, kWide>(tile, tables, row, y);
+  for (; row < tile.stored_rows; row += 16) lut_rows<Policy, B, P, 1>(tile, tables, row, y);
+}
+
+template <class Policy>
+static void lut_tile_product(const LutTile& tile, const LutTables& tables, float* y) {
+  switch (tile.bits) {
+    case 2:
+      return tile.planes ? lut_tile_rows<Policy, 2, true>(tile, tables, y)
+                         : lut_tile_rows<Policy, 2, false>(tile, tables, y);
+    case 3:
+      return tile.planes ? lut_tile_rows<Policy, 3, true>(tile, tables, y)
+                         : lut_tile_rows<Policy, 3, false>(tile, tables, y);
+    default:
+      return tile.planes ? lut_tile_rows<Policy, 4, true>(tile, tables, y)
+                         : lut_tile_rows<Policy, 4, false>(tile, tables, y);
+  }
+}
+
+// The centred table of four columns: lane e holds sum_i (bit i of e ? +x_i : -x_i) / 2. Negation is exact, so entries of
+// opposite patterns are exact opposites.
+LUTRA_INLINE __m512 lut_table(const float* x) {
+  __m512 table = _mm512_setzero_ps();
+  const __mmask16 ones[4] = {0xaaaa, 0xcccc, 0xf0f0, 0xff00};
+  LUTRA_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const __m512 half = _mm512_set1_ps(0.5f * x[i]);
+    const __m512 term = _mm512_mask_sub_ps(half, static_cast<__mmask16>(~ones[i]), _mm512_setzero_ps(), half);
+    table = i == 0 ? term : _mm512_add_ps(table, term);
+  }
+  return table;
+}
+
+// A block's 16 tables and the sums of its runs of 16 columns.
+LUTRA_INLINE void lut_block_tables(const float* x, __m512* tables, float* sums16) {
+  LUTRA_UNROLL
+  for (int run = 0; run < 4; ++run) sums16[run] = _mm512_reduce_add_ps(_mm512_loadu_ps(x + 16 * run));
+  _Pragma("GCC unroll 16") for (int q = 0; q < 16; ++q) tables[q] = lut_table(x + 4 * q);
+}
+
+// What one unit of a fixed-point entry is worth, and its inverse; both zero for a block that counts as zero. NaN and
+// infinity need no care here: they reach every y through the sums.
+struct LutStep {
+  float step;
+  float inverse;
+};
+LUTRA_INLINE LutStep lut_step(const __m512* tables, float limit) {
+  __m512 largest = _mm512_setzero_ps();
+  _Pragma("GCC unroll 16") for (int q = 0; q < 16; ++q) largest = _mm512_max_ps(largest, _mm512_abs_ps(tables[q]));
+  const float most = _mm512_reduce_max_ps(largest);
+  if (!(most >= kLutSmallest)) return {0.0f, 0.0f};
+  return {most / limit, limit / most};
+}
+
+}  // namespace lutra

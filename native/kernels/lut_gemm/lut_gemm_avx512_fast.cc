@@ -1,0 +1,97 @@
+// Fast mode: 8-bit tables, four to a register.
+//
+// A register of 64 bytes holds four 16-entry tables; vpermb looks up all 64 nibbles of 16 code words, byte j of a word in
+// table j, and vpdpbusd adds the four bytes of a row, each times 1 << plane, into its 32-bit lane: a widening sum that
+// also applies the plane's weight. Entries are biased by 128 because vpdpbusd takes unsigned bytes; accumulators start at
+// minus what the biases of the span add up to.
+//
+// Bounds: an entry is in 1..255 after the bias, a span has at most 16 lookups a plane: 16 * 255 * 15 < 2^16.
+#include "kernels/lut_gemm/lut_gemm_avx512.h"
+
+namespace lutra {
+
+namespace {
+
+constexpr int kBias = 128;
+constexpr int kPrefetch = 4096;  // bytes ahead in the code stream
+
+struct Fast {
+  static constexpr int64_t kChunkBytes = 128;
+
+  template <int B, bool P, int R>
+  static inline __attribute__((always_inline)) void span(const LutSpan& span, __m512 (&t)[R][P ? B : 1]) {
+    constexpr int kChains = P ? B : 2;
+    const __m512i nibble = _mm512_set1_epi8(15);
+    const __m512i table_of_byte = _mm512_set1_epi32(0x30201000);
+    // Bytes of the word that lie outside the span weigh nothing.
+    const __m512i inside = _mm512_set1_epi32(static_cast<int>(span.bits));
+    const int lookups = static_cast<int>(span.chunks) * (span.bits == 0xffffffffu ? 8 : 4);
+    const __m512i unbias = _mm512_set1_epi32(-kBias * lookups * (P ? 1 : (1 << B) - 1));
+    __m512i sums[R][kChains];
+    LUTRA_UNROLL
+    for (int r = 0; r < R; ++r) {
+      LUTRA_UNROLL
+      for (int i = 0; i < kChains; ++i) sums[r][i] = P || i == 0 ? unbias : _mm512_setzero_si512();
+    }
+    const uint32_t* codes = span.codes;
+    const uint8_t* entries = span.entries;
+    for (int64_t chunk = 0; chunk < span.chunks; ++chunk, entries += kChunkBytes) {
+      const __m512i low_tables = _mm512_load_si512(entries);
+      const __m512i high_tables = _mm512_load_si512(entries + 64);
+      LUTRA_UNROLL
+      for (int b = 0; b < B; ++b, codes += span.stride) {
+        const __m512i weight = _mm512_and_si512(_mm512_set1_epi8(P ? 1 : 1 << b), inside);
+        LUTRA_UNROLL
+        for (int r = 0; r < R; ++r) {
+          _mm_prefetch(reinterpret_cast<const char*>(codes + 16 * r) + kPrefetch, _MM_HINT_T0);
+          const __m512i words = _mm512_loadu_si512(codes + 16 * r);
+          // (words & nibble) | table_of_byte
+          const __m512i low = _mm512_ternarylogic_epi32(words, nibble, table_of_byte, 0xea);
+          const __m512i high = _mm512_ternarylogic_epi32(_mm512_srli_epi16(words, 4), nibble, table_of_byte, 0xea);
+          constexpr int kSecond = P ? 0 : 1;
+          const int chain = P ? b : 0;
+          sums[r][chain] = _mm512_dpbusd_epi32(sums[r][chain], _mm512_permutexvar_epi8(low, low_tables), weight);
+          sums[r][chain + kSecond] =
+              _mm512_dpbusd_epi32(sums[r][chain + kSecond], _mm512_permutexvar_epi8(high, high_tables), weight);
+        }
+      }
+    }
+    const __m512 step = _mm512_set1_ps(span.step);
+    LUTRA_UNROLL
+    for (int r = 0; r < R; ++r) {
+      LUTRA_UNROLL
+      for (int b = 0; b < (P ? B : 1); ++b) {
+        const __m512i sum = P ? sums[r][b] : _mm512_add_epi32(sums[r][0], sums[r][1]);
+        t[r][b] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), step, t[r][b]);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void lut_gemm_avx512_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block,
+                                const LutTables& tables) {
+  float padded[kLutBlock];
+  float sums16[4];
+  __m512 fp[16];
+  lut_block_tables(lut_block(x, cols, block, padded), fp, sums16);
+  lut_store_sums(sums16, block, cols, group_size, tables.sums);
+  const LutStep scale = lut_step(fp, 127.0f);
+  tables.steps[block] = scale.step;
+  uint8_t* entries = tables.entries + block * 2 * Fast::kChunkBytes;
+  const __m512 inverse = _mm512_set1_ps(scale.inverse);
+  _Pragma("GCC unroll 16") for (int q = 0; q < 16; ++q) {
+    const __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(fp[q], inverse));
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(value, _mm512_set1_epi32(kBias)));
+    // Table q of its chunk's eight belongs to byte q / 2, low nibble for even q.
+    uint8_t* place = entries + q / 8 * Fast::kChunkBytes + (q & 1) * 64 + q % 8 / 2 * 16;
+    _mm_store_si128(reinterpret_cast<__m128i*>(place), bytes);
+  }
+}
+
+void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y) {
+  lut_tile_product<Fast>(tile, tables, y);
+}
+
+}  // namespace lutra

@@ -1,0 +1,140 @@
+// Many tokens: weights expanded to an fp32 panel [column][64 rows], and the panel times the tokens by FMA.
+#include "kernels/lut_gemm/lut_gemm_avx512.h"
+
+namespace lutra {
+
+namespace {
+
+// Weights of 16 rows, up to 16 columns of one group. Uniform: (code - z) * s + offset, where code - z is exact, so one
+// rounding for a zero code and for none; planes: the offset plus each alpha whose bit is set.
+struct Expander {
+  __m512 start;     // what the sum of set bits starts from: -z, or the offset of planes
+  __m512 unit[4];   // what a plane's bit adds: 2^b, or its alpha
+  __m512 scale;     // uniform only, applied at the end
+  __m512 offset;
+
+  static inline Expander of(const LutTile& tile, int64_t group, int64_t row) {
+    const int64_t at = group * tile.stored_rows + row;
+    Expander e;
+    e.offset = tile.offset == LutOffset::kReal ? lut_load(tile.offsets, at, tile.offset_type) : _mm512_setzero_ps();
+    if (tile.planes) {
+      __m512 alphas = _mm512_setzero_ps();
+      for (int b = 0; b < tile.bits; ++b) {
+        e.unit[b] = lut_load(tile.scales, (group * tile.bits + b) * tile.stored_rows + row, tile.scale_type);
+        alphas = _mm512_add_ps(alphas, e.unit[b]);
+      }
+      const bool centred = tile.offset == LutOffset::kNone;
+      e.start = centred ? _mm512_mul_ps(alphas, _mm512_set1_ps(-0.5f)) : e.offset;
+      e.scale = _mm512_setzero_ps();
+      return e;
+    }
+    for (int b = 0; b < tile.bits; ++b) e.unit[b] = _mm512_set1_ps(static_cast<float>(1 << b));
+    e.scale = lut_load(tile.scales, at, tile.scale_type);
+    e.start = _mm512_setzero_ps();
+    if (tile.offset == LutOffset::kNone) e.start = _mm512_set1_ps(-static_cast<float>(1 << (tile.bits - 1)));
+    if (tile.offset == LutOffset::kZeroCode)
+      e.start = _mm512_sub_ps(_mm512_setzero_ps(), lut_load_codes(tile.offsets, at));
+    return e;
+  }
+};
+
+template <int B, bool P>
+void expand_columns(const Expander& e, const uint32_t* codes, int64_t stride, int bit, int count, float* panel) {
+  __m512i words[B];
+  LUTRA_UNROLL
+  for (int b = 0; b < B; ++b) words[b] = _mm512_loadu_si512(codes + b * stride);
+  for (int i = 0; i < count; ++i) {
+    const __m512i mask = _mm512_set1_epi32(static_cast<int>(1u << (bit + i)));
+    __m512 w = e.start;
+    LUTRA_UNROLL
+    for (int b = 0; b < B; ++b) w = _mm512_mask_add_ps(w, _mm512_test_epi32_mask(words[b], mask), w, e.unit[b]);
+    _mm512_storeu_ps(panel + i * kLutTileRows, P ? w : _mm512_fmadd_ps(w, e.scale, e.offset));
+  }
+}
+
+template <int B, bool P>
+void expand_panel(const LutTile& tile, int64_t first, int64_t last, float* panel) {
+  for (int64_t row = 0; row < tile.stored_rows; row += 16)
+    for (int64_t k = first; k < last; k += 16) {
+      // Groups begin at multiples of 16, so 16 columns have one group.
+      const Expander e = Expander::of(tile, k / tile.group_size, row);
+      expand_columns<B, P>(e, tile.codes + k / kLutChunk * B * tile.stored_rows + row, tile.stored_rows,
+                           static_cast<int>(k % kLutChunk), static_cast<int>(lut_min(16, last - k)),
+                           panel + (k - first) * kLutTileRows + row);
+    }
+}
+
+// V registers of rows times T tokens.
+template <int V, int T>
+void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, float* y,
+                    int64_t y_stride, bool accumulate) {
+  __m512 sums[T][V];
+  LUTRA_UNROLL
+  for (int t = 0; t < T; ++t) {
+    LUTRA_UNROLL
+    for (int v = 0; v < V; ++v) sums[t][v] = _mm512_setzero_ps();
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    __m512 w[V];
+    LUTRA_UNROLL
+    for (int v = 0; v < V; ++v) w[v] = _mm512_loadu_ps(panel + k * kLutTileRows + 16 * v);
+    LUTRA_UNROLL
+    for (int t = 0; t < T; ++t) {
+      const __m512 value = _mm512_set1_ps(x[t * x_stride + k]);
+      LUTRA_UNROLL
+      for (int v = 0; v < V; ++v) sums[t][v] = _mm512_fmadd_ps(w[v], value, sums[t][v]);
+    }
+  }
+  LUTRA_UNROLL
+  for (int v = 0; v < V; ++v) {
+    const int64_t left = rows - 16 * v;
+    const __mmask16 mask = left >= 16 ? 0xffff : left > 0 ? static_cast<__mmask16>((1u << left) - 1) : 0;
+    LUTRA_UNROLL
+    for (int t = 0; t < T; ++t) {
+      float* out = y + t * y_stride + 16 * v;
+      const __m512 before = accumulate ? _mm512_maskz_loadu_ps(mask, out) : _mm512_setzero_ps();
+      _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, sums[t][v]));
+    }
+  }
+}
+
+template <int V>
+void multiply_rows(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, int64_t tokens,
+                   float* y, int64_t y_stride, bool accumulate) {
+  int64_t t = 0;
+  for (; t + 8 <= tokens; t += 8)
+    multiply_block<V, 8>(panel, depth, rows, x + t * x_stride, x_stride, y + t * y_stride, y_stride, accumulate);
+  for (; t + 4 <= tokens; t += 4)
+    multiply_block<V, 4>(panel, depth, rows, x + t * x_stride, x_stride, y + t * y_stride, y_stride, accumulate);
+  for (; t < tokens; ++t)
+    multiply_block<V, 1>(panel, depth, rows, x + t * x_stride, x_stride, y + t * y_stride, y_stride, accumulate);
+}
+
+}  // namespace
+
+void lut_gemm_avx512_expand(const LutTile& tile, int64_t first, int64_t last, float* panel) {
+  switch (tile.bits) {
+    case 2:
+      return tile.planes ? expand_panel<2, true>(tile, first, last, panel)
+                         : expand_panel<2, false>(tile, first, last, panel);
+    case 3:
+      return tile.planes ? expand_panel<3, true>(tile, first, last, panel)
+                         : expand_panel<3, false>(tile, first, last, panel);
+    default:
+      return tile.planes ? expand_panel<4, true>(tile, first, last, panel)
+                         : expand_panel<4, false>(tile, first, last, panel);
+  }
+}
+
+void lut_gemm_avx512_multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
+                                    int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+  for (int64_t row = 0; row < rows; row += 32) {
+    if (rows - row > 16) {
+      multiply_rows<2>(panel + row, depth, rows - row, x, x_stride, tokens, y + row, y_stride, accumulate);
+    } else {
+      multiply_rows<1>(panel + row, depth, rows - row, x, x_stride, tokens, y + row, y_stride, accumulate);
+    }
+  }
+}
+
+}  // namespace lutra
