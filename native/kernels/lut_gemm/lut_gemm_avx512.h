@@ -89,7 +89,7 @@ LUTRA_INLINE void lut_rows(const LutTile& tile, const LutTables& tables, int64_t
   for (int r = 0; r < R; ++r) f[r] = _mm512_setzero_ps();
   int64_t k = 0;
   for (int64_t group = 0; k < tile.cols; ++group) {
-    const int64_t group_end = lut_group_end(k, tile.cols, tile.group_size);
+    const int64_t group_end = lut_min(tile.cols, (group + 1) * tile.group_size);
     __m512 t[R][kSums];
     LUTRA_UNROLL
     for (int r = 0; r < R; ++r) {
@@ -148,8 +148,8 @@ static void lut_tile_product(const LutTile& tile, const LutTables& tables, float
   }
 }
 
-// The centred table of four columns: lane e holds sum_i (bit i of e ? +x_i : -x_i) / 2. Negation is exact, so entries of
-// opposite patterns are exact opposites.
+// The centred table of four columns: lane e holds sum_i (bit i of e ? +x_i : -x_i) / 2. Negation is exact, so entries
+// of opposite patterns are exact opposites.
 LUTRA_INLINE __m512 lut_table(const float* x) {
   __m512 table = _mm512_setzero_ps();
   const __mmask16 ones[4] = {0xaaaa, 0xcccc, 0xf0f0, 0xff00};

@@ -1,7 +1,8 @@
 // Accurate mode: 16-bit tables, two to a register.
 //
-// vpermw looks up all 32 words of a register in two 16-entry tables: word 0 of a row's code (columns 0..15 of the chunk)
-// in the first, word 1 (columns 16..31) in the second. vpdpwssd adds both, times 1 << plane, into the row's 32-bit lane.
+// vpermw looks up all 32 words of a register in two 16-entry tables: word 0 of a row's code (columns 0..15 of the
+// chunk) in the first, word 1 (columns 16..31) in the second. vpdpwssd adds both, times 1 << plane, into the row's
+// 32-bit lane.
 //
 // Bounds: a span has at most 16 lookups a plane: 16 * 32767 * 15 < 2^23.
 #include "kernels/lut_gemm/lut_gemm_avx512.h"

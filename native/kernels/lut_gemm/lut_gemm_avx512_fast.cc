@@ -1,9 +1,9 @@
 // Fast mode: 8-bit tables, four to a register.
 //
-// A register of 64 bytes holds four 16-entry tables; vpermb looks up all 64 nibbles of 16 code words, byte j of a word in
-// table j, and vpdpbusd adds the four bytes of a row, each times 1 << plane, into its 32-bit lane: a widening sum that
-// also applies the plane's weight. Entries are biased by 128 because vpdpbusd takes unsigned bytes; accumulators start at
-// minus what the biases of the span add up to.
+// A register of 64 bytes holds four 16-entry tables; vpermb looks up all 64 nibbles of 16 code words, byte j of a word
+// in table j, and vpdpbusd adds the four bytes of a row, each times 1 << plane, into its 32-bit lane: a widening sum
+// that also applies the plane's weight. Entries are biased by 128 because vpdpbusd takes unsigned bytes; accumulators
+// start at minus what the biases of the span add up to.
 //
 // Bounds: an entry is in 1..255 after the bias, a span has at most 16 lookups a plane: 16 * 255 * 15 < 2^16.
 #include "kernels/lut_gemm/lut_gemm_avx512.h"

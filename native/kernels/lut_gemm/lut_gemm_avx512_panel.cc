@@ -8,9 +8,9 @@ namespace {
 // Weights of 16 rows, up to 16 columns of one group. Uniform: (code - z) * s + offset, where code - z is exact, so one
 // rounding for a zero code and for none; planes: the offset plus each alpha whose bit is set.
 struct Expander {
-  __m512 start;     // what the sum of set bits starts from: -z, or the offset of planes
-  __m512 unit[4];   // what a plane's bit adds: 2^b, or its alpha
-  __m512 scale;     // uniform only, applied at the end
+  __m512 start;    // what the sum of set bits starts from: -z, or the offset of planes
+  __m512 unit[4];  // what a plane's bit adds: 2^b, or its alpha
+  __m512 scale;    // uniform only, applied at the end
   __m512 offset;
 
   static inline Expander of(const LutTile& tile, int64_t group, int64_t row) {

@@ -133,7 +133,7 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
     float total = 0.0f;
     int64_t k = 0;
     for (int64_t group = 0; k < tile.cols; ++group) {
-      const int64_t group_end = lut_group_end(k, tile.cols, tile.group_size);
+      const int64_t group_end = lut_min(tile.cols, (group + 1) * tile.group_size);
       float totals[kMaxBits] = {};
       float sum = 0.0f;
       while (k < group_end) {

@@ -56,6 +56,21 @@ LutCase usual_case() {
 
 }  // namespace
 
+// A version that this machine can run and that is not among those tested would pass every test below.
+LUTRA_TEST(lut_gemm, every_runnable_version_is_tested) {
+  std::string names;
+  for (const LutGemmKernels* set : Versions()) names += std::string(set->name) + " ";
+  std::string expected = "scalar ";
+#if defined(__x86_64__)
+  const uint32_t avx2 = kAvx2 | kFma | kF16c;
+  const uint32_t avx512 = avx2 | kAvx512 | kAvx512Vnni | kAvx512Vbmi;
+  if ((cpu_features() & avx2) == avx2) expected = "avx2 " + expected;
+  if ((cpu_features() & avx512) == avx512) expected = "avx512 " + expected;
+#endif
+  if (names != expected) fail(__FILE__, __LINE__, "versions " + names + "expected " + expected);
+  if (allowed_features() == ~uint32_t{0}) CHECK(&lut_gemm_kernels(3) == Versions().sets[0]);
+}
+
 LUTRA_TEST(lut_gemm, every_shape_matches_the_reference) {
   Choices choices;
   const int rounds = quick() ? 1 : 4;

@@ -1,0 +1,38 @@
+// The AVX2 set.
+#include "kernels/lut_gemm/lut_gemm_avx2.h"
+
+namespace lutra {
+
+namespace {
+
+void build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64_t first, int64_t last,
+           const LutTables& tables) {
+  for (int64_t block = first; block < last; ++block) {
+    if (mode == kLutExact) lut_gemm_avx2_build_exact(x, cols, group_size, block, tables);
+    if (mode == kLutAccurate) lut_gemm_avx2_build_accurate(x, cols, group_size, block, tables);
+    if (mode == kLutFast) lut_gemm_avx2_build_fast(x, cols, group_size, block, tables);
+  }
+}
+
+void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
+  if (mode == kLutExact) lut_gemm_avx2_exact(tile, tables, y);
+  if (mode == kLutAccurate) lut_gemm_avx2_accurate(tile, tables, y);
+  if (mode == kLutFast) lut_gemm_avx2_fast(tile, tables, y);
+}
+
+}  // namespace
+
+const LutGemmKernels kLutGemmAvx2 = {
+    "avx2",
+    kAvx2 | kFma | kF16c,
+    2,
+    4,
+    {1024, 128, 64},
+    {LutRounding::kNothing, LutRounding::kActivations, LutRounding::kActivations},
+    build,
+    multiply,
+    lut_gemm_avx2_expand,
+    lut_gemm_avx2_multiply_panel,
+};
+
+}  // namespace lutra

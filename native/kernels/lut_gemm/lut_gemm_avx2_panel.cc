@@ -1,0 +1,134 @@
+// Many tokens: weights expanded to an fp32 panel [column][64 rows], and the panel times the tokens by FMA.
+#include "kernels/lut_gemm/lut_gemm_avx2.h"
+
+namespace lutra {
+
+namespace {
+
+// Weights of 8 rows, up to 16 columns of one group. Uniform: (code - z) * s + offset, where code - z is exact, so one
+// rounding for a zero code and for none; planes: the offset plus each alpha whose bit is set.
+struct Expander {
+  __m256 start;    // what the sum of set bits starts from: -z, or the offset of planes
+  __m256 unit[4];  // what a plane's bit adds: 2^b, or its alpha
+  __m256 scale;    // uniform only, applied at the end
+  __m256 offset;
+
+  static inline Expander of(const LutTile& tile, int64_t group, int64_t row) {
+    const int64_t at = group * tile.stored_rows + row;
+    Expander e;
+    e.offset = tile.offset == LutOffset::kReal ? lut_load(tile.offsets, at, tile.offset_type) : _mm256_setzero_ps();
+    if (tile.planes) {
+      __m256 alphas = _mm256_setzero_ps();
+      for (int b = 0; b < tile.bits; ++b) {
+        e.unit[b] = lut_load(tile.scales, (group * tile.bits + b) * tile.stored_rows + row, tile.scale_type);
+        alphas = _mm256_add_ps(alphas, e.unit[b]);
+      }
+      const bool centred = tile.offset == LutOffset::kNone;
+      e.start = centred ? _mm256_mul_ps(alphas, _mm256_set1_ps(-0.5f)) : e.offset;
+      e.scale = _mm256_setzero_ps();
+      return e;
+    }
+    for (int b = 0; b < tile.bits; ++b) e.unit[b] = _mm256_set1_ps(static_cast<float>(1 << b));
+    e.scale = lut_load(tile.scales, at, tile.scale_type);
+    e.start = _mm256_setzero_ps();
+    if (tile.offset == LutOffset::kNone) e.start = _mm256_set1_ps(-static_cast<float>(1 << (tile.bits - 1)));
+    if (tile.offset == LutOffset::kZeroCode)
+      e.start = _mm256_sub_ps(_mm256_setzero_ps(), lut_load_codes(tile.offsets, at));
+    return e;
+  }
+};
+
+template <int B, bool P>
+void expand_columns(const Expander& e, const uint32_t* codes, int64_t stride, int bit, int count, float* panel) {
+  __m256i words[B];
+  LUTRA_UNROLL
+  for (int b = 0; b < B; ++b) words[b] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + b * stride));
+  for (int i = 0; i < count; ++i) {
+    const __m256i mask = _mm256_set1_epi32(static_cast<int>(1u << (bit + i)));
+    __m256 w = e.start;
+    LUTRA_UNROLL
+    for (int b = 0; b < B; ++b) {
+      const __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(words[b], mask), mask);
+      w = _mm256_add_ps(w, _mm256_and_ps(_mm256_castsi256_ps(set), e.unit[b]));
+    }
+    _mm256_storeu_ps(panel + i * kLutTileRows, P ? w : _mm256_fmadd_ps(w, e.scale, e.offset));
+  }
+}
+
+template <int B, bool P>
+void expand_panel(const LutTile& tile, int64_t first, int64_t last, float* panel) {
+  for (int64_t row = 0; row < tile.stored_rows; row += 8)
+    for (int64_t k = first; k < last; k += 16) {
+      // Groups begin at multiples of 16, so 16 columns have one group.
+      const Expander e = Expander::of(tile, k / tile.group_size, row);
+      expand_columns<B, P>(e, tile.codes + k / kLutChunk * B * tile.stored_rows + row, tile.stored_rows,
+                           static_cast<int>(k % kLutChunk), static_cast<int>(lut_min(16, last - k)),
+                           panel + (k - first) * kLutTileRows + row);
+    }
+}
+
+// 16 rows times T tokens.
+template <int T>
+void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, float* y,
+                    int64_t y_stride, bool accumulate) {
+  __m256 sums[T][2];
+  LUTRA_UNROLL
+  for (int t = 0; t < T; ++t) sums[t][0] = sums[t][1] = _mm256_setzero_ps();
+  for (int64_t k = 0; k < depth; ++k) {
+    const __m256 w0 = _mm256_loadu_ps(panel + k * kLutTileRows);
+    const __m256 w1 = _mm256_loadu_ps(panel + k * kLutTileRows + 8);
+    LUTRA_UNROLL
+    for (int t = 0; t < T; ++t) {
+      const __m256 value = _mm256_broadcast_ss(x + t * x_stride + k);
+      sums[t][0] = _mm256_fmadd_ps(w0, value, sums[t][0]);
+      sums[t][1] = _mm256_fmadd_ps(w1, value, sums[t][1]);
+    }
+  }
+  LUTRA_UNROLL
+  for (int v = 0; v < 2; ++v) {
+    const int64_t left = rows - 8 * v;
+    if (left <= 0) continue;
+    const __m256i lanes = lut_lanes(left);
+    LUTRA_UNROLL
+    for (int t = 0; t < T; ++t) {
+      float* out = y + t * y_stride + 8 * v;
+      const __m256 before = accumulate ? _mm256_maskload_ps(out, lanes) : _mm256_setzero_ps();
+      _mm256_maskstore_ps(out, lanes, _mm256_add_ps(before, sums[t][v]));
+    }
+  }
+}
+
+}  // namespace
+
+void lut_gemm_avx2_expand(const LutTile& tile, int64_t first, int64_t last, float* panel) {
+  switch (tile.bits) {
+    case 2:
+      return tile.planes ? expand_panel<2, true>(tile, first, last, panel)
+                         : expand_panel<2, false>(tile, first, last, panel);
+    case 3:
+      return tile.planes ? expand_panel<3, true>(tile, first, last, panel)
+                         : expand_panel<3, false>(tile, first, last, panel);
+    default:
+      return tile.planes ? expand_panel<4, true>(tile, first, last, panel)
+                         : expand_panel<4, false>(tile, first, last, panel);
+  }
+}
+
+void lut_gemm_avx2_multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
+                                  int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+  // Six tokens of 16 rows fill 12 of the 16 registers.
+  for (int64_t row = 0; row < rows; row += 16) {
+    const float* w = panel + row;
+    int64_t t = 0;
+    const auto next = [&](auto block, int64_t count) {
+      block(w, depth, rows - row, x + t * x_stride, x_stride, y + t * y_stride + row, y_stride, accumulate);
+      t += count;
+    };
+    while (t + 6 <= tokens) next(multiply_block<6>, 6);
+    if (t + 4 <= tokens) next(multiply_block<4>, 4);
+    if (t + 2 <= tokens) next(multiply_block<2>, 2);
+    if (t < tokens) next(multiply_block<1>, 1);
+  }
+}
+
+}  // namespace lutra
