@@ -35,16 +35,17 @@ export class BlockScratch {
   readonly gate: Tensor;
   readonly up: Tensor;
 
-  constructor(config: LlamaConfig, rows: number) {
+  /** @param owner where given, the buffers are the first rows of the owner's, on the same memory. */
+  constructor(config: LlamaConfig, rows: number, owner?: BlockScratch) {
     const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
-    const buffer = (width: number) => Tensor.zeros('f32', [rows, width]);
-    this.normed = buffer(hiddenSize);
-    this.q = buffer(heads * headDim);
-    this.k = buffer(kvHeads * headDim);
-    this.v = buffer(kvHeads * headDim);
-    this.attended = buffer(heads * headDim);
-    this.gate = buffer(intermediateSize);
-    this.up = buffer(intermediateSize);
+    const buffer = (width: number, owned?: Tensor) => owned?.rows(0, rows) ?? Tensor.zeros('f32', [rows, width]);
+    this.normed = buffer(hiddenSize, owner?.normed);
+    this.q = buffer(heads * headDim, owner?.q);
+    this.k = buffer(kvHeads * headDim, owner?.k);
+    this.v = buffer(kvHeads * headDim, owner?.v);
+    this.attended = buffer(heads * headDim, owner?.attended);
+    this.gate = buffer(intermediateSize, owner?.gate);
+    this.up = buffer(intermediateSize, owner?.up);
   }
 
   dispose(): void {

@@ -1,0 +1,162 @@
+import { join } from 'node:path';
+import { lutraError } from '../errors.js';
+import { readCheckpoint } from '../formats/index.js';
+import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
+import type { Mode, Weight } from '../ops/index.js';
+import { Tensor } from '../tensor/index.js';
+import { loadTokenizer, type Tokenizer } from '../tokenizer/index.js';
+import { type GeneratedToken, type GenerationOptions, generate } from './generation.js';
+import { generationEosIds } from './generation-config.js';
+import { checkIds } from './ids.js';
+import { disposeWeights, loadWeights } from './load-weights.js';
+import { prefillChunk, Session, type SessionModel, type SessionOptions } from './session.js';
+
+export interface LoadOptions {
+  /** 'auto' takes what there is and says it in `model.device`; 'cuda' is not in this version. */
+  device?: 'cpu' | 'auto' | 'cuda' | undefined;
+  /** Accuracy of products with packed weights; 'accurate' by default. */
+  mode?: Mode | undefined;
+  /** Lanes to use at most; 0, the default, uses the whole pool. */
+  threads?: number | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+interface ModelParts {
+  readonly graph: ModelGraph;
+  readonly weights: Map<string, Weight>;
+  readonly tokenizer: Tokenizer;
+  readonly eosIds: ReadonlySet<number>;
+  readonly bitsPerWeight: number | null;
+  readonly bitsPerParameter: number;
+  readonly mode: Mode;
+  readonly threads: number;
+}
+
+/** A loaded model: weights in native memory, a tokenizer, and what they are used with. Made by `loadModel`. */
+export class Model implements SessionModel {
+  readonly graph: ModelGraph;
+  readonly tokenizer: Tokenizer;
+  /** Tokens that end a text: of config.json, generation_config.json and the tokenizer. */
+  readonly eosIds: ReadonlySet<number>;
+  /** 8 · bytes of the quantized matrices / their weights; null where nothing is quantized. */
+  readonly bitsPerWeight: number | null;
+  /** 8 · bytes of all tensors / all parameters. */
+  readonly bitsPerParameter: number;
+  readonly mode: Mode;
+  readonly threads: number;
+  readonly device = 'cpu';
+  readonly #weights: Map<string, Weight>;
+  #disposed = false;
+
+  constructor(parts: ModelParts) {
+    this.graph = parts.graph;
+    this.tokenizer = parts.tokenizer;
+    this.eosIds = parts.eosIds;
+    this.bitsPerWeight = parts.bitsPerWeight;
+    this.bitsPerParameter = parts.bitsPerParameter;
+    this.mode = parts.mode;
+    this.threads = parts.threads;
+    this.#weights = parts.weights;
+  }
+
+  get config(): LlamaConfig {
+    return this.graph.config;
+  }
+
+  /** @throws `LUTRA_E_DISPOSED` */
+  get weights(): ReadonlyMap<string, Weight> {
+    if (this.#disposed) throw lutraError('LUTRA_E_DISPOSED', { message: 'the model was disposed', where: 'Model' });
+    return this.#weights;
+  }
+
+  /**
+   * Continues a prompt, token by token.
+   *
+   * @param prompt text, encoded as the tokenizer does by default, or ids, used as they are.
+   * @throws `LUTRA_E_OPTION` for unusable options and prompts; `LUTRA_E_DISPOSED`; `signal.reason`
+   */
+  generate(prompt: string | readonly number[], options: GenerationOptions = {}): AsyncIterable<GeneratedToken> {
+    return generate(this, prompt, options);
+  }
+
+  /**
+   * Logits after every id: f32 [n, vocabulary], of the sequence alone, from its first position on.
+   *
+   * @throws `LUTRA_E_OPTION` for no ids, more than the context, or ids outside the vocabulary; `signal.reason`
+   */
+  async logits(
+    ids: ArrayLike<number>,
+    options: { mode?: Mode | undefined; signal?: AbortSignal | undefined } = {},
+  ): Promise<Tensor> {
+    checkIds(this.config, ids, 'ids');
+    const { vocabularySize } = this.config;
+    const { mode, signal } = options;
+    const chunk = Math.min(ids.length, prefillChunk);
+    using session = new Session(this, { capacity: ids.length, chunk, logits: 'all', mode });
+    const all = Tensor.zeros('f32', [ids.length, vocabularySize]);
+    for (let begin = 0; begin < ids.length; begin += chunk) {
+      const part = await session.append(Array.from(ids).slice(begin, begin + chunk), signal);
+      all.write(part.read(), begin * vocabularySize);
+    }
+    return all;
+  }
+
+  /** One sequence of this model, with its own KV cache and buffers: dispose it. */
+  session(options: SessionOptions): Session {
+    return new Session(this, options);
+  }
+
+  /** Gives the weights back when running calls end. Idempotent; any later use throws `LUTRA_E_DISPOSED`. */
+  dispose(): void {
+    this.#disposed = true;
+    disposeWeights(this.#weights);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/**
+ * Loads a Hugging Face directory of the Llama family, quantized by lutra or not.
+ *
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL` where the directory is not such a model;
+ *   `LUTRA_E_DEVICE` for 'cuda'; format errors of `readCheckpoint`; `signal.reason`
+ */
+export async function loadModel(dir: string, options: LoadOptions = {}): Promise<Model> {
+  const { mode = 'accurate', threads = 0, signal } = options;
+  checkDevice(options.device ?? 'auto');
+  signal?.throwIfAborted();
+  await using checkpoint = await readCheckpoint(dir);
+  const where = join(dir, 'config.json');
+  const config = parseConfig(checkpoint.config, where);
+  const graph = buildGraph(config, (name) => checkpoint.has(name));
+  const tokenizer = await loadTokenizer(dir);
+  checkVocabulary(config, tokenizer, dir);
+  const eosIds = new Set([...config.eosIds, ...tokenizer.eosIds, ...(await generationEosIds(dir))]);
+  const weights = await loadWeights(checkpoint, graph, signal);
+  const { bitsPerWeight, bitsPerParameter } = checkpoint;
+  return new Model({ graph, weights, tokenizer, eosIds, bitsPerWeight, bitsPerParameter, mode, threads });
+}
+
+function checkDevice(device: string): void {
+  if (device === 'cpu' || device === 'auto') return;
+  const cuda = device === 'cuda' || device.startsWith('cuda:');
+  throw lutraError(cuda ? 'LUTRA_E_DEVICE' : 'LUTRA_E_OPTION', {
+    message: cuda ? 'this version has no CUDA backend' : 'unknown device',
+    where: 'loadModel.device',
+    found: device,
+    expected: "'cpu' or 'auto'",
+  });
+}
+
+/** Ids beyond the embedding would read outside of it. Fewer ids than rows are fine: many models pad their embedding. */
+function checkVocabulary(config: LlamaConfig, tokenizer: Tokenizer, dir: string): void {
+  if (tokenizer.vocabularySize > config.vocabularySize)
+    throw lutraError('LUTRA_E_SHAPE', {
+      message: 'the tokenizer has ids beyond the embedding table',
+      where: join(dir, 'tokenizer.json'),
+      found: `id ${tokenizer.vocabularySize - 1}`,
+      expected: `ids below ${config.vocabularySize}`,
+    });
+}

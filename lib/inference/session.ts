@@ -1,0 +1,166 @@
+import { lutraError } from '../errors.js';
+import {
+  type BlockCache,
+  BlockScratch,
+  createBlockCache,
+  denseWeight,
+  type ModelGraph,
+  recordBlock,
+  recordEmbedding,
+  recordHead,
+  ropeTable,
+} from '../models/index.js';
+import { type Mode, Program, type Weight } from '../ops/index.js';
+import { Tensor } from '../tensor/index.js';
+
+/** Tokens computed together: long enough for matrix products, short enough for small buffers. */
+export const prefillChunk = 256;
+
+/** What a session computes with; `Model` is one. */
+export interface SessionModel {
+  readonly graph: ModelGraph;
+  readonly weights: ReadonlyMap<string, Weight>;
+  readonly mode: Mode;
+  readonly threads: number;
+}
+
+export interface SessionOptions {
+  /** Positions that the KV cache holds. */
+  capacity: number;
+  /** Tokens computed together at most. */
+  chunk: number;
+  /** Whether logits are wanted after every token of a chunk, or after the last one only. */
+  logits: 'all' | 'last';
+  /** Instead of the model's. */
+  mode?: Mode | undefined;
+}
+
+/** A recorded step of a fixed number of tokens. */
+interface Step {
+  readonly program: Program;
+  readonly ids: Tensor;
+  readonly logits: Tensor;
+}
+
+/**
+ * One sequence of a model: its KV cache, its activations and its programs. A program is recorded once for each number of
+ * tokens that comes again (1, and whole chunks) and replayed with the position.
+ */
+export class Session {
+  readonly #model: SessionModel;
+  readonly #options: SessionOptions;
+  readonly #mode: Mode;
+  readonly #caches: readonly BlockCache[];
+  readonly #cosSin: Tensor;
+  readonly #ids: Tensor;
+  readonly #hidden: Tensor;
+  readonly #scratch: BlockScratch;
+  readonly #logits: Tensor;
+  readonly #steps = new Map<number, Step>();
+  #position = 0;
+
+  constructor(model: SessionModel, options: SessionOptions) {
+    const { config } = model.graph;
+    const { capacity, chunk } = options;
+    this.#model = model;
+    this.#options = options;
+    this.#mode = options.mode ?? model.mode;
+    this.#caches = model.graph.blocks.map(() => createBlockCache(config, capacity));
+    this.#cosSin = ropeTable(config, capacity);
+    this.#ids = Tensor.zeros('i32', [chunk]);
+    this.#hidden = Tensor.zeros('f32', [chunk, config.hiddenSize]);
+    this.#scratch = new BlockScratch(config, chunk);
+    this.#logits = Tensor.zeros('f32', [options.logits === 'all' ? chunk : 1, config.vocabularySize]);
+  }
+
+  /** Tokens in the cache: the position of the next one. */
+  get position(): number {
+    return this.#position;
+  }
+
+  /** Forgets the sequence. */
+  reset(): void {
+    this.#position = 0;
+  }
+
+  /**
+   * Computes the next 1 to `chunk` tokens off the JavaScript thread.
+   *
+   * @returns f32 [n or 1, vocabulary], valid until the next call.
+   * @throws `LUTRA_E_SHAPE` where the cache or the chunk is too small; `signal.reason`
+   */
+  async append(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Tensor> {
+    const step = this.#begin(ids);
+    try {
+      await step.program.runAsync({ position: this.#position, threads: this.#model.threads, signal });
+    } finally {
+      this.#end(step, ids.length);
+    }
+    this.#position += ids.length;
+    return step.logits;
+  }
+
+  /** As `append`, for one token, on the calling thread. */
+  appendSync(id: number): Tensor {
+    const step = this.#begin([id]);
+    step.program.run({ position: this.#position, threads: this.#model.threads });
+    this.#position++;
+    return step.logits;
+  }
+
+  dispose(): void {
+    for (const { program } of this.#steps.values()) program.dispose();
+    this.#steps.clear();
+    for (const { keys, values } of this.#caches) {
+      keys.dispose();
+      values.dispose();
+    }
+    this.#scratch.dispose();
+    for (const tensor of [this.#cosSin, this.#ids, this.#hidden, this.#logits]) tensor.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #begin(ids: ArrayLike<number>): Step {
+    const n = ids.length;
+    const { capacity, chunk } = this.#options;
+    if (n < 1 || n > chunk || this.#position + n > capacity)
+      throw lutraError('LUTRA_E_SHAPE', {
+        message: `cannot compute ${n} tokens from position ${this.#position} on`,
+        where: 'Session.append',
+        expected: `1 to ${chunk} tokens, ${capacity} positions`,
+      });
+    const step = this.#steps.get(n) ?? this.#record(n);
+    if (n === 1 || n === chunk) this.#steps.set(n, step);
+    step.ids.write(Int32Array.from(ids));
+    return step;
+  }
+
+  /** Lets go of a step that will hardly come again. */
+  #end(step: Step, n: number): void {
+    if (!this.#steps.has(n)) step.program.dispose();
+  }
+
+  #record(n: number): Step {
+    const { graph, weights } = this.#model;
+    const { config } = graph;
+    const program = new Program();
+    const ids = this.#ids.rows(0, n);
+    const hidden = this.#hidden.rows(0, n);
+    const scratch = new BlockScratch(config, n, this.#scratch);
+    const mode = this.#mode;
+    recordEmbedding(program, denseWeight(weights, graph.embedding), ids, hidden);
+    graph.blocks.forEach((block, index) => {
+      const step = { hidden, scratch, cache: this.#caches[index]!, cosSin: this.#cosSin, mode };
+      recordBlock(program, config, block, weights, step);
+    });
+    const first = this.#options.logits === 'all' ? 0 : n - 1;
+    const logits = this.#logits.rows(0, n - first);
+    const head = { norm: denseWeight(weights, graph.finalNorm), lmHead: weights.get(graph.lmHead)! };
+    const rows = { hidden: hidden.rows(first, n), normed: scratch.normed.rows(first, n), logits, mode };
+    recordHead(program, config, head, rows);
+    return { program, ids, logits };
+  }
+}
