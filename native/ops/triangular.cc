@@ -1,0 +1,84 @@
+#include "ops/triangular.h"
+
+#include <algorithm>
+
+#include "kernels/gemm/gemm.h"
+#include "ops/lane_scratch.h"
+#include "ops/operand.h"
+
+namespace lutra {
+
+namespace {
+
+// Panels of all rows of `a`, k-major inside a tile, rows past the end zero.
+void pack_tile(const Matrix64& a, int64_t row, int64_t tile, double* panel) {
+  const int64_t live = std::min(tile, a.rows - row);
+  for (int64_t kk = 0; kk < a.cols; ++kk)
+    for (int64_t r = 0; r < tile; ++r) panel[kk * tile + r] = r < live ? a.data[(row + r) * a.stride + kk] : 0.0;
+}
+
+}  // namespace
+
+Status subtract_outer_lower(Context& context, const Matrix64& a, const Matrix64& c) {
+  LUTRA_TRY(require_equal(c.rows, a.rows, "subtract_outer_lower: rows of c, against rows of a"));
+  LUTRA_TRY(require_equal(c.cols, a.rows, "subtract_outer_lower: columns of c, against rows of a"));
+  const GemmKernels& gemm = gemm_kernels();
+  const int64_t n = a.rows;
+  const int64_t k = a.cols;
+  const int64_t blocks = ceil_div(n, kGemmBlock);
+  const int64_t padded = blocks * kGemmBlock;
+  const size_t bytes = static_cast<size_t>(2 * padded * k) * sizeof(double);
+  auto* left = static_cast<double*>(context.scratch(bytes));
+  if (!left) return out_of_memory(static_cast<int64_t>(bytes));
+  double* right = left + padded * k;
+  // Every row is packed in both roles once; the blocks share the panels.
+  const bool packed = context.parallel(blocks, [&](int64_t block) {
+    const int64_t begin = block * kGemmBlock;
+    for (int64_t r = begin; r < begin + kGemmBlock; r += gemm.tile_rows64)
+      pack_tile(a, r, gemm.tile_rows64, left + r * k);
+    for (int64_t r = begin; r < begin + kGemmBlock; r += gemm.tile_cols64)
+      pack_tile(a, r, gemm.tile_cols64, right + r * k);
+  });
+  if (!packed) return finished(false);
+  return finished(context.parallel(blocks * blocks, [&](int64_t part) {
+    const int64_t i = part / blocks * kGemmBlock;
+    const int64_t j = part % blocks * kGemmBlock;
+    if (j > i) return;
+    for (int64_t r = i; r < std::min(n, i + kGemmBlock); r += gemm.tile_rows64)
+      for (int64_t s = j; s < std::min(n, j + kGemmBlock); s += gemm.tile_cols64)
+        gemm.tile64(left + r * k, right + s * k, k, c.data + r * c.stride + s, c.stride,
+                    std::min(gemm.tile_rows64, n - r), std::min(gemm.tile_cols64, n - s));
+  }));
+}
+
+Status solve_lower_transposed(Context& context, const Matrix64& l, const Matrix64& x) {
+  const int64_t k = x.cols;
+  if (k > kGemmBlock)
+    return error(Code::kShape, "solve_lower_transposed: too many columns for one block", k, kGemmBlock);
+  LUTRA_TRY(require_equal(l.rows, k, "solve_lower_transposed: rows of L, against columns of x"));
+  LUTRA_TRY(require_equal(l.cols, k, "solve_lower_transposed: columns of L, against columns of x"));
+  constexpr int64_t kRows = 32;  // right-hand sides solved together, side by side: [k][kRows]
+  const size_t slot_bytes = static_cast<size_t>(k * kRows) * sizeof(double);
+  const size_t bytes = LaneScratch::bytes(context, slot_bytes);
+  void* memory = context.scratch(bytes);
+  if (!memory) return out_of_memory(static_cast<int64_t>(bytes));
+  LaneScratch lanes(context, memory, slot_bytes);
+  return finished(context.parallel(ceil_div(x.rows, kRows), [&](int64_t part) {
+    const LaneScratch::Slot slot(lanes);
+    double* side = slot.as<double>();
+    const Matrix64 own{x.data + part * kRows * x.stride, std::min(kRows, x.rows - part * kRows), k, x.stride};
+    pack_tile(own, 0, kRows, side);
+    for (int64_t j = 0; j < k; ++j) {
+      double* target = side + j * kRows;
+      for (int64_t i = 0; i < j; ++i) {
+        const double factor = l.data[j * l.stride + i];
+        for (int64_t r = 0; r < kRows; ++r) target[r] -= factor * side[i * kRows + r];
+      }
+      for (int64_t r = 0; r < kRows; ++r) target[r] /= l.data[j * l.stride + j];
+    }
+    for (int64_t r = 0; r < own.rows; ++r)
+      for (int64_t j = 0; j < k; ++j) own.data[r * own.stride + j] = side[j * kRows + r];
+  }));
+}
+
+}  // namespace lutra

@@ -1,0 +1,186 @@
+#include "quantize/gptq.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "linalg/cholesky.h"
+#include "ops/operand.h"
+#include "ops/product.h"
+#include "ops/transformer.h"
+#include "quantize/grid.h"
+
+namespace lutra {
+
+namespace {
+
+constexpr int64_t kBlock = 128;  // columns whose mutual feedback runs in fp64
+constexpr int64_t kPartRows = 8;
+
+// Reversing both axes of a dense matrix reverses its memory.
+bool reverse_axes(Context& context, double* data, int64_t elements) {
+  constexpr int64_t kPart = int64_t{1} << 17;
+  const int64_t half = elements / 2;
+  return context.parallel(ceil_div(half, kPart), [&](int64_t part) {
+    const int64_t end = std::min(half, (part + 1) * kPart);
+    for (int64_t i = part * kPart; i < end; ++i) std::swap(data[i], data[elements - 1 - i]);
+  });
+}
+
+struct Pass {
+  const float* w;       // [m, k]
+  const double* m;      // [k, k], upper triangular
+  const float* scales;  // [rows, groups]
+  const float* zeros;
+  const int32_t* group_of;
+  uint8_t* codes;
+  double* loss;
+  int64_t rows;
+  int64_t k;
+  int64_t groups;
+  double largest;
+
+  // Columns of M of this block, divided by their diagonal: panel[i][j] = M[i, j0 + j] / M[j0 + j, j0 + j], i < j0.
+  bool scale_panel(Context& context, int64_t j0, int64_t width, float* panel) const {
+    constexpr int64_t kPart = 256;
+    return context.parallel(ceil_div(j0, kPart), [&](int64_t part) {
+      for (int64_t i = part * kPart; i < std::min(j0, (part + 1) * kPart); ++i)
+        for (int64_t j = 0; j < width; ++j)
+          panel[i * width + j] = static_cast<float>(m[i * k + j0 + j] / m[(j0 + j) * k + j0 + j]);
+    });
+  }
+
+  // Rounds columns [j0, j0 + width) of one row. carry: what the columns before j0 add, already divided by M_jj.
+  // errors: the row of w - q, written for these columns.
+  void round_row(int64_t row, int64_t j0, int64_t width, const float* carry, float* errors) const {
+    double feedback[kBlock] = {};  // sum over the block's earlier columns of (w_i - q_i) M_ij
+    double sum = 0;
+    for (int64_t j = 0; j < width; ++j) {
+      const int64_t column = j0 + j;
+      const double* m_row = m + column * k + j0;
+      const double weight = w[row * k + column];
+      const double wanted = weight + (carry ? static_cast<double>(carry[j]) : 0.0) + feedback[j] / m_row[j];
+      const int64_t at = row * groups + group_of[column];
+      const double code = grid_code(wanted, scales[at], zeros[at], largest);
+      const double value = grid_value(code, scales[at], zeros[at]);
+      codes[row * k + column] = static_cast<uint8_t>(code);
+      const double normalised = (wanted - value) * m_row[j];
+      sum += normalised * normalised;
+      errors[column] = static_cast<float>(weight - value);
+      const double stored = errors[column];
+      for (int64_t l = j + 1; l < width; ++l) feedback[l] += stored * m_row[l];
+    }
+    loss[row] += sum;
+  }
+};
+
+Status check(const GptqGrid& grid, const TensorView& w, const TensorView& m_factor, const TensorView& scales,
+             const TensorView& zeros, const TensorView& group_of, const TensorView& codes, const TensorView& loss) {
+  LUTRA_TRY(require_rank(w, 2, "gptq: w must have 2 dimensions"));
+  LUTRA_TRY(require_rank(m_factor, 2, "gptq: the factor must have 2 dimensions"));
+  LUTRA_TRY(require_rank(scales, 2, "gptq: scales must have 2 dimensions"));
+  LUTRA_TRY(require_rank(zeros, 2, "gptq: zeros must have 2 dimensions"));
+  LUTRA_TRY(require_rank(group_of, 1, "gptq: group_of must have 1 dimension"));
+  LUTRA_TRY(require_rank(codes, 2, "gptq: codes must have 2 dimensions"));
+  LUTRA_TRY(require_rank(loss, 1, "gptq: loss must have 1 dimension"));
+  LUTRA_TRY(require_dtype(w, Dtype::kF32, "gptq: w must be f32"));
+  LUTRA_TRY(require_dtype(m_factor, Dtype::kF64, "gptq: the factor must be f64"));
+  LUTRA_TRY(require_dtype(scales, Dtype::kF32, "gptq: scales must be f32"));
+  LUTRA_TRY(require_dtype(zeros, Dtype::kF32, "gptq: zeros must be f32"));
+  LUTRA_TRY(require_dtype(group_of, Dtype::kI32, "gptq: group_of must be i32"));
+  LUTRA_TRY(require_dtype(codes, Dtype::kU8, "gptq: codes must be u8"));
+  LUTRA_TRY(require_dtype(loss, Dtype::kF64, "gptq: loss must be f64"));
+  const int64_t rows = w.shape[0];
+  const int64_t k = w.shape[1];
+  LUTRA_TRY(require_equal(m_factor.shape[0], k, "gptq: rows of the factor, against columns of w"));
+  LUTRA_TRY(require_equal(m_factor.shape[1], k, "gptq: columns of the factor, against columns of w"));
+  LUTRA_TRY(require_equal(scales.shape[0], rows, "gptq: rows of scales, against rows of w"));
+  LUTRA_TRY(require_same_shape(scales, zeros, "gptq: shape of zeros, against shape of scales"));
+  LUTRA_TRY(require_equal(group_of.shape[0], k, "gptq: elements of group_of, against columns of w"));
+  LUTRA_TRY(require_same_shape(w, codes, "gptq: shape of codes, against shape of w"));
+  LUTRA_TRY(require_equal(loss.shape[0], rows, "gptq: elements of loss, against rows of w"));
+  if (grid.bits < 1 || grid.bits > kMaxBits)
+    return error(Code::kOption, "gptq: bits out of range", grid.bits, kMaxBits);
+  if (grid.group_size < 1 && grid.group_size != -1)
+    return error(Code::kOption, "gptq: group_size must be positive, or -1 for the row", grid.group_size, -1);
+  const int64_t groups = grid.group_size == -1 ? std::min<int64_t>(k, 1) : ceil_div(k, grid.group_size);
+  return require_equal(scales.shape[1], groups, "gptq: groups of scales, against columns of w and group_size");
+}
+
+Status check_values(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& scales,
+                    const TensorView& zeros, const TensorView& group_of) {
+  const int64_t k = w.shape[1];
+  const int64_t groups = scales.shape[1];
+  int64_t bad = -1;
+  LUTRA_TRY(find_non_finite(context, w, &bad));
+  if (bad >= 0) return error(Code::kNonFinite, "gptq: w is not finite at this element", bad);
+  LUTRA_TRY(find_non_finite(context, scales, &bad));
+  if (bad >= 0) return error(Code::kNonFinite, "gptq: a scale is not finite at this element", bad);
+  LUTRA_TRY(find_non_finite(context, zeros, &bad));
+  if (bad >= 0) return error(Code::kNonFinite, "gptq: a zero is not finite at this element", bad);
+  for (int64_t j = 0; j < k; ++j) {
+    const int32_t group = group_of.as<int32_t>()[j];
+    if (group < 0 || group >= groups)
+      return error(Code::kOption, "gptq: a column's group is out of range", group, groups);
+    const double pivot = m_factor.as<double>()[j * k + j];
+    if (!(pivot > 0) || !std::isfinite(pivot))
+      return error(Code::kNotPositiveDefinite, "gptq: the factor's diagonal is not positive in this row", j, k);
+  }
+  return ok_status();
+}
+
+}  // namespace
+
+Status reverse_cholesky(Context& context, const TensorView& hessian) {
+  LUTRA_TRY(require_rank(hessian, 2, "reverse_cholesky: the Hessian must have 2 dimensions"));
+  LUTRA_TRY(require_dtype(hessian, Dtype::kF64, "reverse_cholesky: the Hessian must be f64"));
+  const int64_t k = hessian.shape[0];
+  LUTRA_TRY(require_equal(hessian.shape[1], k, "reverse_cholesky: columns of the Hessian, against its rows"));
+  LUTRA_TRY(finished(reverse_axes(context, hessian.as<double>(), k * k)));
+  const Status status = cholesky(context, hessian);
+  if (status.code == Code::kNotPositiveDefinite)
+    return error(status.code, "reverse_cholesky: the pivot of this column is not positive", k - 1 - status.found, k);
+  LUTRA_TRY(status);
+  return finished(reverse_axes(context, hessian.as<double>(), k * k));
+}
+
+Status gptq_pass(Context& context, const GptqGrid& grid, const TensorView& w, const TensorView& m_factor,
+                 const TensorView& scales, const TensorView& zeros, const TensorView& group_of, const TensorView& codes,
+                 const TensorView& loss) {
+  LUTRA_TRY(check(grid, w, m_factor, scales, zeros, group_of, codes, loss));
+  LUTRA_TRY(check_values(context, w, m_factor, scales, zeros, group_of));
+  const int64_t rows = w.shape[0];
+  const int64_t k = w.shape[1];
+  const Pass pass{w.as<float>(),
+                  m_factor.as<double>(),
+                  scales.as<float>(),
+                  zeros.as<float>(),
+                  group_of.as<int32_t>(),
+                  codes.as<uint8_t>(),
+                  loss.as<double>(),
+                  rows,
+                  k,
+                  scales.shape[1],
+                  largest_code(grid.bits)};
+  std::fill_n(pass.loss, rows, 0.0);
+  // The product below uses the context's scratch: these live beside it.
+  const AlignedBuffer errors(static_cast<size_t>(rows * k) * sizeof(float));
+  const AlignedBuffer panel(static_cast<size_t>(k * kBlock) * sizeof(float));
+  const AlignedBuffer carry(static_cast<size_t>(rows * kBlock) * sizeof(float));
+  if (!errors || !panel || !carry) return out_of_memory(rows * k * static_cast<int64_t>(sizeof(float)));
+  for (int64_t j0 = 0; j0 < k; j0 += kBlock) {
+    const int64_t width = std::min(kBlock, k - j0);
+    if (j0 > 0) {
+      LUTRA_TRY(finished(pass.scale_panel(context, j0, width, panel.as<float>())));
+      const RightOperand right{.data = panel.as<float>(), .stride = width, .k_major = true};
+      LUTRA_TRY(product(context, rows, width, j0, errors.as<float>(), k, right, carry.as<float>(), kBlock));
+    }
+    LUTRA_TRY(finished(context.parallel(ceil_div(rows, kPartRows), [&](int64_t part) {
+      for (int64_t row = part * kPartRows; row < std::min(rows, (part + 1) * kPartRows); ++row)
+        pass.round_row(row, j0, width, j0 > 0 ? carry.as<float>() + row * kBlock : nullptr,
+                       errors.as<float>() + row * k);
+    })));
+  }
+  return ok_status();
+}
+
+}  // namespace lutra

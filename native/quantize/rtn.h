@@ -1,0 +1,38 @@
+// Fitting a uniform grid to every group of a row, and rounding to the nearest code.
+//
+// Groups are group_size consecutive columns, the last one ragged; -1 makes the row one group. The grid always
+// represents zero exactly: w ~ scale * (code - zero), zero an integer in [0, 2^bits - 1].
+//   asymmetric: lo = min(w, 0), hi = max(w, 0); scale = (hi - lo) / (2^bits - 1); zero = round(-lo / scale), halves up
+//   symmetric:  scale = 2 max|w| / (2^bits - 1); zero = 2^(bits - 1)
+// Scales are rounded up to their storage type before anything uses them, so no weight of the group lies further than
+// scale / 2 from its code, both extremes included. A group of zeros gets scale 1 and codes that give exactly 0.
+#pragma once
+
+#include "core/status.h"
+#include "core/tensor_view.h"
+#include "ops/context.h"
+
+namespace lutra {
+
+struct GridOptions {
+  int bits = 4;
+  int64_t group_size = 128;
+  bool symmetric = false;
+  // Also tries lo and hi shrunk by p = 1 - i / 100, i < 80, and keeps the grid with the smallest sum of |w - w^|^2.4
+  // over the group; the first of equals.
+  bool search = false;
+  Dtype scale_dtype = Dtype::kF16;  // f16, bf16 or f32
+};
+
+// w f32 [m,k]; scales and zeros f32 [m, groups] out. kOption, with the number of such groups in `found`, where a
+// scale exceeds the largest number of its storage type; w is kNonFinite where it is NaN or infinite. *subnormal, where
+// not null, receives the number of groups whose scale lies below the storage type's smallest normal number and was
+// therefore rounded up coarsely.
+Status fit_grid(Context& context, const GridOptions& options, const TensorView& w, const TensorView& scales,
+                const TensorView& zeros, int64_t* subnormal);
+
+// codes u8 [m,k]: the nearest code of every weight, halves up, clamped. Zeros may be real numbers.
+Status round_to_grid(Context& context, int bits, int64_t group_size, const TensorView& w, const TensorView& scales,
+                     const TensorView& zeros, const TensorView& codes);
+
+}  // namespace lutra
