@@ -1,0 +1,186 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { CheckpointWriter, planCheckpoint, readCheckpoint } from '../../../../lib/formats/index.js';
+import { codeOf, failureOf, scratchDirectory } from '../safetensors-bytes.js';
+import { entryOf, qProj, recipe, seededMatrix, writeModel } from '../tiny-model.js';
+
+const scratch = scratchDirectory();
+let made = 0;
+const fresh = (): string => join(scratch, `${made++}`);
+const entry = entryOf();
+
+async function create(model: string, out: string, overwrite = false): Promise<CheckpointWriter> {
+  await using source = await readCheckpoint(model);
+  return CheckpointWriter.create(await planCheckpoint({ source, quantized: new Map([[qProj, entry]]), recipe }), out, {
+    overwrite,
+  });
+}
+
+async function writeTo(
+  model: string,
+  out: string,
+  options: { overwrite?: boolean; seed?: number } = {},
+): Promise<void> {
+  await using source = await readCheckpoint(model);
+  const plan = await planCheckpoint({ source, quantized: new Map([[qProj, entry]]), recipe });
+  await using writer = await CheckpointWriter.create(plan, out, { overwrite: options.overwrite ?? false });
+  using matrix = seededMatrix(entry, options.seed ?? 1);
+  await writer.put(qProj, matrix);
+  await writer.finish();
+}
+
+/** A parent directory that holds one model and nothing else. */
+function parentWithModel(): { parent: string; model: string } {
+  const parent = fresh();
+  return { parent, model: writeModel(join(parent, 'model')) };
+}
+
+describe('never over the input', () => {
+  test.each(['its own path', 'a path with dots', 'a link to it', 'its parent'])(
+    'by %s, even with overwrite',
+    async (kind) => {
+      const { parent, model } = parentWithModel();
+      const link = join(parent, 'link');
+      symlinkSync(model, link);
+      const out = {
+        'its own path': model,
+        'a path with dots': join(model, '..', 'model', '.'),
+        'a link to it': link,
+        'its parent': parent,
+      }[kind]!;
+      const before = readFileSync(join(model, 'model.safetensors'));
+      for (const overwrite of [false, true])
+        expect(await codeOf(() => create(model, out, overwrite))).toBe('LUTRA_E_SAME_PATH');
+      expect(readFileSync(join(model, 'model.safetensors'))).toEqual(before);
+      expect(readdirSync(parent).sort()).toEqual(['link', 'model']);
+    },
+  );
+
+  test('where the input has the name of the partial output', async () => {
+    const parent = fresh();
+    const model = writeModel(join(parent, 'out.partial'));
+    expect(await codeOf(() => create(model, join(parent, 'out'), true))).toBe('LUTRA_E_SAME_PATH');
+    expect(readdirSync(model).length).toBeGreaterThan(1);
+  });
+
+  test('an output inside the input is another directory', async () => {
+    const { model } = parentWithModel();
+    await writeTo(model, join(model, 'quantized'));
+    await (await readCheckpoint(join(model, 'quantized'))).close();
+  });
+});
+
+describe('never over an existing output', () => {
+  test('without overwrite', async () => {
+    const { parent, model } = parentWithModel();
+    const out = join(parent, 'out');
+    await writeTo(model, out);
+    const before = readFileSync(join(out, 'model.safetensors'));
+    const error = await failureOf(() => create(model, out));
+    expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', out]);
+    expect(readFileSync(join(out, 'model.safetensors'))).toEqual(before);
+    expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
+  });
+
+  test('with overwrite, the old one stays until the new one is whole', async () => {
+    const { parent, model } = parentWithModel();
+    const out = join(parent, 'out');
+    await writeTo(model, out);
+    const before = readFileSync(join(out, 'model.safetensors'));
+    const writer = await create(model, out, true);
+    expect(readFileSync(join(out, 'model.safetensors'))).toEqual(before);
+    await writer.abort();
+    expect(readFileSync(join(out, 'model.safetensors'))).toEqual(before);
+    await writeTo(model, out, { overwrite: true, seed: 9 });
+    expect(readFileSync(join(out, 'model.safetensors')).equals(before)).toBe(false);
+    expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
+  });
+
+  test('that is no lutra checkpoint, even with overwrite', async () => {
+    const { parent, model } = parentWithModel();
+    const other = writeModel(join(parent, 'other'));
+    mkdirSync(join(parent, 'photos'));
+    writeFileSync(join(parent, 'photos', 'cat.jpg'), 'meow');
+    writeFileSync(join(parent, 'file'), 'text');
+    for (const out of [other, join(parent, 'photos'), join(parent, 'file')])
+      expect(await codeOf(() => create(model, out, true))).toBe('LUTRA_E_EXISTS');
+    expect(readFileSync(join(parent, 'photos', 'cat.jpg'), 'utf8')).toBe('meow');
+  });
+
+  test('an empty directory may be written with overwrite', async () => {
+    const { parent, model } = parentWithModel();
+    mkdirSync(join(parent, 'out'));
+    expect(await codeOf(() => create(model, join(parent, 'out')))).toBe('LUTRA_E_EXISTS');
+    await writeTo(model, join(parent, 'out'), { overwrite: true });
+    await (await readCheckpoint(join(parent, 'out'))).close();
+  });
+
+  test('the leftovers of a killed job are named, and replaced with overwrite', async () => {
+    const { parent, model } = parentWithModel();
+    mkdirSync(join(parent, 'out.partial'));
+    const error = await failureOf(() => create(model, join(parent, 'out')));
+    expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', join(parent, 'out.partial')]);
+    await writeTo(model, join(parent, 'out'), { overwrite: true });
+    expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
+  });
+});
+
+describe('a job that does not end well leaves nothing', () => {
+  test('before, between and after its matrices', async () => {
+    const { parent, model } = parentWithModel();
+    const out = join(parent, 'deep', 'deeper', 'out');
+    for (const matrices of [0, 1]) {
+      const writer = await create(model, out);
+      expect(existsSync(`${out}.partial`)).toBe(true);
+      expect(existsSync(out)).toBe(false);
+      using matrix = seededMatrix(entry, 1);
+      if (matrices) await writer.put(qProj, matrix);
+      await writer.abort();
+      await writer.abort();
+      expect(readdirSync(parent)).toEqual(['model']);
+    }
+  });
+
+  test('when it is aborted in finish', async () => {
+    const { parent, model } = parentWithModel();
+    await using source = await readCheckpoint(model);
+    const plan = await planCheckpoint({ source, quantized: new Map([[qProj, entry]]), recipe });
+    const reason = new Error('stop');
+    {
+      await using writer = await CheckpointWriter.create(plan, join(parent, 'out'));
+      using matrix = seededMatrix(entry, 1);
+      await writer.put(qProj, matrix);
+      await expect(writer.finish({}, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    }
+    expect(readdirSync(parent)).toEqual(['model']);
+  });
+
+  test('when the source loses bytes meanwhile', async () => {
+    const { parent, model } = parentWithModel();
+    await using source = await readCheckpoint(model);
+    const plan = await planCheckpoint({ source, quantized: new Map([[qProj, entry]]), recipe });
+    {
+      await using writer = await CheckpointWriter.create(plan, join(parent, 'out'));
+      using matrix = seededMatrix(entry, 1);
+      await writer.put(qProj, matrix);
+      writeFileSync(join(model, 'model.safetensors'), 'cut');
+      expect(await codeOf(() => writer.finish())).toBe('LUTRA_E_TRUNCATED');
+    }
+    expect(readdirSync(parent)).toEqual(['model']);
+  });
+
+  test('after finish, abort does nothing', async () => {
+    const { parent, model } = parentWithModel();
+    await writeTo(model, join(parent, 'out'));
+    expect(readdirSync(join(parent, 'out'))).toContain('config.json');
+  });
+});
+
+test('a copied file that leads out of the model is refused', async () => {
+  const { parent, model } = parentWithModel();
+  writeFileSync(join(parent, 'secret'), 'secret');
+  symlinkSync('../secret', join(model, 'LICENSE'));
+  expect(await codeOf(() => writeTo(model, join(parent, 'out')))).toBe('LUTRA_E_HEADER');
+  expect(readdirSync(parent).sort()).toEqual(['model', 'secret']);
+});
