@@ -37,14 +37,8 @@ export class Scorer {
     options: { threads: number; signal?: AbortSignal | undefined },
   ): Promise<Scores> {
     const n = targets.length;
-    const first = (tensor: Tensor) => tensor.rows(0, n);
     this.#targets.write(Int32Array.from(targets));
-    using program = new Program();
-    program.crossEntropy(logits, first(this.#targets), first(this.#losses), first(this.#top));
-    if (reference) {
-      program.crossEntropy(reference, first(this.#targets), first(this.#referenceLosses), first(this.#referenceTop));
-      program.klDivergence(reference, logits, first(this.#divergences));
-    }
+    using program = this.#record(logits, reference, n);
     await program.runAsync(options);
     const losses = this.#losses.read(0, n) as Float64Array;
     if (!reference) return { losses, divergences: null, agreements: null };
@@ -52,6 +46,23 @@ export class Scorer {
     const referenceTop = this.#referenceTop.read(0, n);
     const agreements = Array.from(top, (id, row) => id === referenceTop[row]);
     return { losses, divergences: this.#divergences.read(0, n) as Float64Array, agreements };
+  }
+
+  #record(logits: Tensor, reference: Tensor | null, n: number): Program {
+    const views: Tensor[] = [];
+    const first = (tensor: Tensor) => {
+      const view = tensor.rows(0, n);
+      views.push(view);
+      return view;
+    };
+    const program = new Program();
+    program.crossEntropy(logits, first(this.#targets), first(this.#losses), first(this.#top));
+    if (reference) {
+      program.crossEntropy(reference, first(this.#targets), first(this.#referenceLosses), first(this.#referenceTop));
+      program.klDivergence(reference, logits, first(this.#divergences));
+    }
+    for (const view of views) view.dispose();
+    return program;
   }
 
   [Symbol.dispose](): void {

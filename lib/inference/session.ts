@@ -35,11 +35,17 @@ export interface SessionOptions {
   mode?: Mode | undefined;
 }
 
-/** A recorded step of a fixed number of tokens. */
+/** A recorded step of a fixed number of tokens, with views of the session's buffers. */
 interface Step {
   readonly program: Program;
   readonly ids: Tensor;
   readonly logits: Tensor;
+}
+
+function disposeStep({ program, ids, logits }: Step): void {
+  program.dispose();
+  ids.dispose();
+  logits.dispose();
 }
 
 /**
@@ -57,6 +63,8 @@ export class Session {
   readonly #scratch: BlockScratch;
   readonly #logits: Tensor;
   readonly #steps = new Map<number, Step>();
+  /** The last step, where its number of tokens will hardly come again: kept for the sake of its logits. */
+  #passing: Step | null = null;
   #position = 0;
 
   constructor(model: SessionModel, options: SessionOptions) {
@@ -91,11 +99,7 @@ export class Session {
    */
   async append(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Tensor> {
     const step = this.#begin(ids);
-    try {
-      await step.program.runAsync({ position: this.#position, threads: this.#model.threads, signal });
-    } finally {
-      this.#end(step, ids.length);
-    }
+    await step.program.runAsync({ position: this.#position, threads: this.#model.threads, signal });
     this.#position += ids.length;
     return step.logits;
   }
@@ -109,8 +113,9 @@ export class Session {
   }
 
   dispose(): void {
-    for (const { program } of this.#steps.values()) program.dispose();
+    for (const step of this.#steps.values()) disposeStep(step);
     this.#steps.clear();
+    this.#forgetPassing();
     for (const { keys, values } of this.#caches) {
       keys.dispose();
       values.dispose();
@@ -132,15 +137,17 @@ export class Session {
         where: 'Session.append',
         expected: `1 to ${chunk} tokens, ${capacity} positions`,
       });
+    this.#forgetPassing();
     const step = this.#steps.get(n) ?? this.#record(n);
     if (n === 1 || n === chunk) this.#steps.set(n, step);
+    else this.#passing = step;
     step.ids.write(Int32Array.from(ids));
     return step;
   }
 
-  /** Lets go of a step that will hardly come again. */
-  #end(step: Step, n: number): void {
-    if (!this.#steps.has(n)) step.program.dispose();
+  #forgetPassing(): void {
+    if (this.#passing) disposeStep(this.#passing);
+    this.#passing = null;
   }
 
   #record(n: number): Step {
@@ -161,6 +168,9 @@ export class Session {
     const head = { norm: denseWeight(weights, graph.finalNorm), lmHead: weights.get(graph.lmHead)! };
     const rows = { hidden: hidden.rows(first, n), normed: scratch.normed.rows(first, n), logits, mode };
     recordHead(program, config, head, rows);
+    // The program keeps the memory of what it was given.
+    scratch.dispose();
+    for (const view of [hidden, rows.hidden, rows.normed]) view.dispose();
     return { program, ids, logits };
   }
 }
