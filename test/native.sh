@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}"
-npx cmake-js build --out build/cmake --CDCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/build/Release" --CDLUTRA_TESTS=ON
+npm run --silent build:native
+cmake --build build/cmake
 build/cmake/lutra_test
 ctest --test-dir build/cmake --output-on-failure -R isa_objects

@@ -6,8 +6,9 @@ cd "$(dirname "$0")/.."
 export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}"
 export LUTRA_TEST_SIZE="${LUTRA_TEST_SIZE:-quick}"
 tree=build/sanitize
-npx cmake-js build --out "$tree" --CDCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/$tree/build/Release" \
-  "--CDLUTRA_SANITIZE=address;undefined" --CDLUTRA_TESTS=ON
+npx cmake-js configure --generator "Unix Makefiles" --out "$tree" \
+  --CDCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/$tree/build/Release" "--CDLUTRA_SANITIZE=address;undefined"
+cmake --build "$tree"
 "$tree/lutra_test"
 rm -f "$tree"/report*
 LUTRA_PREBUILD="$PWD/$tree" LUTRA_SANITIZED=1 \

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Command, CommanderError, InvalidArgumentError } from 'commander';
-import { LutraError } from '../errors.js';
+import { LutraError, lutraError } from '../errors.js';
 
 /** Exit codes of the command line, as docs/cli.md lists them. */
 export const exitCodes = { ok: 0, failed: 1, usage: 2, bug: 70, interrupted: 130 } as const;
@@ -122,3 +123,19 @@ export const realNumber =
       throw new InvalidArgumentError(`a number of at least ${least} is needed.`);
     return value;
   };
+
+/** The text of a file. @throws `LUTRA_E_NOT_FOUND`, and `LUTRA_E_OPTION` where it is not UTF-8 */
+export async function readText(path: string): Promise<string> {
+  const bytes = await readFile(path).catch((cause: Error) => {
+    throw lutraError('LUTRA_E_NOT_FOUND', {
+      message: `the file cannot be read (${cause.message})`,
+      where: path,
+      cause,
+    });
+  });
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw lutraError('LUTRA_E_OPTION', { message: 'the file is not UTF-8 text', where: path, cause });
+  }
+}

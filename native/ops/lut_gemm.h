@@ -18,7 +18,7 @@ Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x
 Status lut_gemm_error_bound(Context& context, const PackedView& weights, const TensorView& x, const TensorView& bound,
                             Mode mode);
 
-// codes u8 [rows, cols] (0 .. 2^bits - 1) to the tile's words, u32 [layout.codes_words()], and back.
+// codes u8 [rows, cols] (0 .. 2^bits - 1) to the tile's words, u8 [4 * layout.codes_words()], and back.
 Status pack_codes(Context& context, const PackedLayout& layout, const TensorView& codes, const TensorView& words);
 Status unpack_codes(Context& context, const PackedLayout& layout, const TensorView& words, const TensorView& codes);
 

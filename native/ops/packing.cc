@@ -19,10 +19,12 @@ bool is_matrix(const TensorView& view, int64_t rows, int64_t cols) {
 Status check_codes(const PackedLayout& layout, const TensorView& codes, const TensorView& words) {
   LUTRA_TRY(check_layout(layout));
   if (codes.dtype != Dtype::kU8) return error(Code::kDtype, "codes must be u8");
-  if (words.dtype != Dtype::kI32) return error(Code::kDtype, "words must be i32");
+  if (words.dtype != Dtype::kU8) return error(Code::kDtype, "packed codes must be u8");
   if (!is_matrix(codes, layout.rows, layout.cols)) return error(Code::kShape, "codes must be [rows, cols]");
-  if (words.elements() != layout.codes_words() || !words.data)
-    return error(Code::kShape, "words have the wrong length", words.elements(), layout.codes_words());
+  if (words.elements() != 4 * layout.codes_words() || !words.data)
+    return error(Code::kShape, "packed codes have the wrong length", words.elements(), 4 * layout.codes_words());
+  if (reinterpret_cast<uintptr_t>(words.data) % alignof(uint32_t) != 0)
+    return error(Code::kOption, "packed codes must be aligned to 4 bytes");
   return ok_status();
 }
 

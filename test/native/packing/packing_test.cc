@@ -19,7 +19,7 @@ LUTRA_TEST(packing, codes_come_back) {
         LutOperands operands(problem);
         Guarded<uint8_t> codes(static_cast<size_t>(rows * cols));
         Context context = one_lane();
-        const TensorView words = {operands.words(), Dtype::kI32, 1, {problem.layout.codes_words()}};
+        const TensorView words = {operands.words(), Dtype::kU8, 1, {4 * problem.layout.codes_words()}};
         CHECK(unpack_codes(context, problem.layout, words, matrix(codes.data(), Dtype::kU8, rows, cols)).ok());
         CHECK(!std::memcmp(codes.data(), operands.codes().data(), codes.size()));
       }
@@ -94,13 +94,13 @@ LUTRA_TEST(packing, misuse_is_refused) {
   std::vector<uint32_t> words(static_cast<size_t>(layout.codes_words()));
   Context context = one_lane();
   const TensorView good = matrix(codes.data(), Dtype::kU8, 17, 40);
-  const TensorView out = {words.data(), Dtype::kI32, 1, {layout.codes_words()}};
+  const TensorView out = {words.data(), Dtype::kU8, 1, {4 * layout.codes_words()}};
   CHECK(pack_codes(context, layout, good, out).ok());
   codes[100] = 4;
   CHECK(pack_codes(context, layout, good, out).code == Code::kOption);
   CHECK(pack_codes(context, layout, matrix(codes.data(), Dtype::kU8, 40, 17), out).code == Code::kShape);
   CHECK(pack_codes(context, layout, matrix(codes.data(), Dtype::kF32, 17, 40), out).code == Code::kDtype);
-  CHECK(pack_codes(context, layout, good, {words.data(), Dtype::kI32, 1, {layout.codes_words() - 1}}).code ==
+  CHECK(pack_codes(context, layout, good, {words.data(), Dtype::kU8, 1, {4 * layout.codes_words() - 4}}).code ==
         Code::kShape);
   CHECK(pack_group_values(context, layout, 9, good, out).code == Code::kOption);
 }

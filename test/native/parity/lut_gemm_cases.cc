@@ -89,7 +89,7 @@ LutOperands::LutOperands(const LutCase& problem)
   }
   Context context = one_lane();
   CHECK(pack_codes(context, layout, matrix(codes_.data(), Dtype::kU8, layout.rows, layout.cols),
-                   {words_.data(), Dtype::kI32, 1, {layout.codes_words()}})
+                   {words_.data(), Dtype::kU8, 1, {4 * layout.codes_words()}})
             .ok());
   const auto tiled = [&](std::vector<uint8_t>& logical, Guarded<uint8_t>& bytes, Dtype dtype, int n) {
     const TensorView from = {logical.data(), dtype, 3, {layout.rows, layout.groups(), n}};

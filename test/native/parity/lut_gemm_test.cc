@@ -88,7 +88,7 @@ LUTRA_TEST(lut_gemm, every_shape_matches_the_reference) {
 }
 
 LUTRA_TEST(lut_gemm, every_width_and_kind_matches_the_reference) {
-  const int64_t cols = quick() ? 160 : 352;
+  const int64_t cols = quick() ? 192 : 352;
   for (int bits : {2, 3, 4})
     for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes})
       for (OffsetKind offset : {OffsetKind::kNone, OffsetKind::kZeroCode, OffsetKind::kReal})
@@ -96,7 +96,7 @@ LUTRA_TEST(lut_gemm, every_width_and_kind_matches_the_reference) {
           for (int64_t tokens : {1, 9}) {
             if (kind == WeightKind::kPlanes && offset == OffsetKind::kZeroCode) continue;
             LutCase problem;
-            problem.layout = make_layout(quick() ? 80 : 112, cols, 96, bits, kind, offset, dtype);
+            problem.layout = make_layout(112, cols, 96, bits, kind, offset, dtype);
             problem.tokens = tokens;
             LutOperands operands(problem);
             for (const LutGemmKernels* set : Versions())

@@ -1,0 +1,95 @@
+import { type Command, Option } from 'commander';
+import { type Evaluation, evaluate } from '../evaluation/index.js';
+import { loadModel } from '../inference/index.js';
+import type { Mode } from '../ops/index.js';
+import {
+  type CommonOptions,
+  type Invocation,
+  readText,
+  runCommand,
+  wholeNumber,
+  withCommonOptions,
+} from './command.js';
+import { progressReporter } from './progress.js';
+import { table } from './table.js';
+
+interface EvalOptions extends CommonOptions {
+  text: string;
+  reference?: string;
+  convention?: 'documents' | 'windows';
+  documentSeparator?: string;
+  context?: number;
+  maxTokens?: number;
+  mode: Mode;
+  threads?: number;
+}
+
+export function registerEval(program: Command): void {
+  withCommonOptions(program.command('eval').description('perplexity, and divergence from a reference model'))
+    .argument('<modelDir>', 'directory of the model')
+    .requiredOption('--text <file>', 'text to evaluate on')
+    .option('--reference <modelDir>', 'model to measure KL divergence and agreement against')
+    .addOption(new Option('--convention <name>', 'how the text is cut').choices(['documents', 'windows']))
+    .option('--document-separator <text>', 'what stands between documents')
+    .option('--context <n>', 'tokens a document or window', wholeNumber(2))
+    .option('--max-tokens <n>', 'stop after the document that passes this many tokens', wholeNumber(1))
+    .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']).default('exact'))
+    .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
+    .action((modelDir: string, options: EvalOptions) =>
+      runCommand('eval', options, (invocation) => run(modelDir, options, invocation), render),
+    );
+}
+
+async function run(modelDir: string, options: EvalOptions, { signal }: Invocation): Promise<Evaluation> {
+  const { mode, threads } = options;
+  const text = await readText(options.text);
+  const progress = progressReporter();
+  const model = await loadModel(modelDir, { mode, threads, signal });
+  const reference =
+    options.reference === undefined ? undefined : await loadModel(options.reference, { mode, threads, signal });
+  try {
+    return await evaluate(model, {
+      text,
+      mode,
+      reference,
+      convention: options.convention,
+      separator: options.documentSeparator,
+      context: options.context,
+      maxTokens: options.maxTokens,
+      signal,
+      onProgress: progress.report,
+    });
+  } finally {
+    progress.stop();
+    model.dispose();
+    reference?.dispose();
+  }
+}
+
+function render(result: Evaluation): string {
+  const rows = [
+    [
+      'perplexity',
+      `${result.perplexity.toFixed(4)}${plusMinus(result.perplexityStandardError, (value) => value.toFixed(4))}`,
+    ],
+    ['tokens', `${result.tokens} in ${result.documents} ${result.convention}, context ${result.context}`],
+    ['mode', result.mode],
+    ['bits per weight', result.bitsPerWeight?.toFixed(3) ?? 'not quantized'],
+    ['bits per parameter', result.bitsPerParameter.toFixed(3)],
+    ['SHA-256 of the text', result.textSha256],
+  ];
+  if (result.kl) {
+    const { mean, standardError, p99, p999, max } = result.kl;
+    rows.push([
+      'KL divergence, nats',
+      `${mean.toExponential(3)}${plusMinus(standardError, (value) => value.toExponential(1))}`,
+    ]);
+    rows.push(['KL p99, p99.9, max', [p99, p999, max].map((value) => value.toExponential(2)).join(', ')]);
+  }
+  if (result.top1Agreement !== null) rows.push(['top-1 agreement', `${(100 * result.top1Agreement).toFixed(2)} %`]);
+  return table(['measure', 'value'], rows);
+}
+
+/** A standard error, where there is more than one document to tell it from. */
+const plusMinus = (error: number | null, format: (value: number) => string) =>
+  error === null ? '' : ` ± ${format(error)}`;

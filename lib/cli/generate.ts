@@ -1,0 +1,73 @@
+import { type Command, Option } from 'commander';
+import { type FinishReason, loadModel } from '../inference/index.js';
+import type { Mode } from '../ops/index.js';
+import {
+  type CommonOptions,
+  type Invocation,
+  print,
+  realNumber,
+  runCommand,
+  wholeNumber,
+  withCommonOptions,
+} from './command.js';
+
+interface GenerateOptions extends CommonOptions {
+  prompt: string;
+  maxTokens: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+  mode?: Mode;
+  threads?: number;
+}
+
+interface Generation {
+  text: string;
+  tokens: number;
+  finishReason: FinishReason;
+}
+
+export function registerGenerate(program: Command): void {
+  withCommonOptions(program.command('generate').description('continue a prompt'))
+    .argument('<modelDir>', 'directory of the model')
+    .requiredOption('--prompt <text>', 'text to continue')
+    .option('--max-tokens <n>', 'tokens at most', wholeNumber(1), 128)
+    .option('--temperature <t>', 'above 0 samples; 0 takes the likeliest token', realNumber(0))
+    .option('--top-k <n>', 'sample from the k likeliest tokens', wholeNumber(1))
+    .option('--top-p <p>', 'sample from the likeliest tokens of this mass', realNumber(0))
+    .option('--min-p <p>', 'drop tokens less likely than this share of the likeliest', realNumber(0))
+    .option('--repetition-penalty <r>', 'above 1 discourages tokens already seen', realNumber(0))
+    .option('--seed <n>', 'seed of the sampler', wholeNumber(0))
+    .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']))
+    .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
+    .action((modelDir: string, options: GenerateOptions) =>
+      runCommand(
+        'generate',
+        options,
+        (invocation) => run(modelDir, options, invocation),
+        () => '',
+      ),
+    );
+}
+
+async function run(modelDir: string, options: GenerateOptions, { signal, json }: Invocation): Promise<Generation> {
+  const { mode, threads, prompt, json: _json, verbose: _verbose, ...sampling } = options;
+  const model = await loadModel(modelDir, { mode, threads, signal });
+  try {
+    const result: Generation = { text: '', tokens: 0, finishReason: 'length' };
+    if (!json) await print(prompt);
+    for await (const piece of model.generate(prompt, { ...sampling, signal })) {
+      result.text += piece.text;
+      result.tokens++;
+      if (piece.finishReason) result.finishReason = piece.finishReason;
+      if (!json) await print(piece.text);
+    }
+    if (!json) await print('\n');
+    return result;
+  } finally {
+    model.dispose();
+  }
+}

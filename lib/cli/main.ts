@@ -1,0 +1,24 @@
+#!/usr/bin/env node
+import { Command } from 'commander';
+import { registerBench } from './bench.js';
+import { fail, version } from './command.js';
+import { registerDoctor } from './doctor.js';
+import { registerEval } from './eval.js';
+import { registerGenerate } from './generate.js';
+import { registerInspect } from './inspect.js';
+
+const program = new Command('lutra')
+  .description('Low-bit weight quantization and look-up-table inference for language models')
+  .version(version)
+  .showHelpAfterError('(lutra <command> --help lists the options)')
+  .exitOverride();
+
+for (const register of [registerEval, registerGenerate, registerInspect, registerBench, registerDoctor])
+  register(program);
+// Subcommands do not inherit exitOverride: without it commander would end the process with its own code.
+for (const command of program.commands) command.exitOverride();
+
+program.parseAsync().catch(async (error: unknown) => {
+  const name = program.commands.find((command) => command.name() === process.argv[2])?.name() ?? '';
+  await fail(name, { json: process.argv.includes('--json'), verbose: process.argv.includes('--verbose') }, error);
+});

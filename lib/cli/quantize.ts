@@ -1,0 +1,116 @@
+import type { Command } from 'commander';
+import { lutraError } from '../errors.js';
+import { type QuantizationResult, quantizeModel } from '../pipeline/index.js';
+import {
+  type CommonOptions,
+  type Invocation,
+  readText,
+  realNumber,
+  runCommand,
+  wholeNumber,
+  withCommonOptions,
+} from './command.js';
+import { progressReporter } from './progress.js';
+import { megabytes, table } from './table.js';
+
+interface QuantizeOptions extends CommonOptions {
+  out: string;
+  method?: string;
+  bits?: number;
+  groupSize?: number;
+  symmetric?: boolean;
+  recipe?: string;
+  calibration?: string;
+  documentSeparator?: string;
+  samples?: number;
+  sequenceLength?: number;
+  seed?: number;
+  threads?: number;
+  overwrite?: boolean;
+  shardSize?: number;
+}
+
+export function registerQuantize(program: Command): void {
+  withCommonOptions(program.command('quantize').description('quantize a Hugging Face checkpoint'))
+    .argument('<modelDir>', 'directory of the model')
+    .requiredOption('--out <dir>', 'directory to write')
+    .option('--method <name>', 'rtn or gptq')
+    .option('--bits <n>', '2, 3 or 4', wholeNumber(1))
+    .option('--group-size <n>', '16, a multiple of 32, or -1 for the row', wholeNumber(-1))
+    .option('--symmetric', 'centre every grid on zero')
+    .option('--recipe <file>', 'a JSON recipe instead of --method, --bits and --group-size')
+    .option('--calibration <file>', 'text that gptq looks at')
+    .option('--document-separator <text>', 'what stands between documents of the calibration text')
+    .option('--samples <n>', 'calibration windows', wholeNumber(1))
+    .option('--sequence-length <n>', 'tokens a window', wholeNumber(1))
+    .option('--seed <n>', 'seed of the windows', wholeNumber(0))
+    .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
+    .option('--shard-size <GB>', 'largest file of the output', realNumber(0.001))
+    .option('--overwrite', 'replace an existing output')
+    .action((modelDir: string, options: QuantizeOptions) =>
+      runCommand('quantize', options, (invocation) => run(modelDir, options, invocation), render),
+    );
+}
+
+async function run(model: string, options: QuantizeOptions, { signal }: Invocation): Promise<QuantizationResult> {
+  const recipe = await readRecipe(options);
+  const { calibration: file, documentSeparator: separator, samples, sequenceLength, seed } = options;
+  const progress = progressReporter();
+  try {
+    return await quantizeModel({
+      model,
+      out: options.out,
+      recipe,
+      calibration: file === undefined ? undefined : { file, separator, samples, sequenceLength, seed },
+      overwrite: options.overwrite,
+      threads: options.threads,
+      shardBytes: options.shardSize === undefined ? undefined : Math.round(options.shardSize * 1e9),
+      signal,
+      onProgress: progress.report,
+    });
+  } finally {
+    progress.stop();
+  }
+}
+
+async function readRecipe(options: QuantizeOptions): Promise<Record<string, unknown>> {
+  const { method, bits, groupSize, symmetric, recipe: file } = options;
+  if (file === undefined) {
+    if (method === undefined || bits === undefined)
+      throw lutraError('LUTRA_E_OPTION', {
+        message: 'say how to quantize',
+        where: 'lutra quantize',
+        expected: '--method and --bits, or --recipe <file>',
+      });
+    return { method, bits, groupSize: groupSize ?? 128, ...(symmetric ? { symmetric } : {}) };
+  }
+  if (method !== undefined || bits !== undefined || groupSize !== undefined || symmetric !== undefined)
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'a recipe file says method, bits, group size and symmetry itself',
+      where: '--recipe',
+    });
+  const text = await readText(file);
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw lutraError('LUTRA_E_OPTION', { message: `the recipe is no JSON: ${String(cause)}`, where: file, cause });
+  }
+}
+
+function render(result: QuantizationResult): string {
+  const rows = result.layers.map((layer) => [
+    layer.name.replace(/\.weight$/, ''),
+    layer.relativeError.toExponential(2),
+    layer.damping === null ? '-' : String(layer.damping),
+    layer.deadColumns,
+    layer.tokens ?? '-',
+  ]);
+  const warnings = result.layers.flatMap((layer) =>
+    layer.warnings.map((warning) => `! ${layer.name}: ${warning.message}`),
+  );
+  const summary =
+    `${result.out}: ${megabytes(result.bytes)}, ${result.bitsPerWeight.toFixed(3)} bits per weight, ` +
+    `${result.bitsPerParameter.toFixed(3)} bits per parameter, ${result.seconds.toFixed(1)} s, ` +
+    `peak memory ${megabytes(result.peakRssBytes)}`;
+  return [table(['layer', 'relative error', 'damping', 'dead', 'tokens'], rows), ...warnings, summary].join('\n');
+}
