@@ -12,6 +12,7 @@
 #include "quantize/gptq.h"
 #include "quantize/magnitude.h"
 #include "quantize/quadratic_form.h"
+#include "quantize/rtn.h"
 
 namespace lutra::binding {
 
@@ -110,6 +111,21 @@ const TaskRow kTasks[] = {
     {"largestMagnitude", 1, 0,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
        return largest_magnitude(context, call.tensors[0], &answer.emplace_back());
+     }},
+    // Answers with the number of groups whose scale is subnormal in its storage type.
+    {"fitGrid", 3, 5,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       const GridOptions options{static_cast<int>(call.whole(0)), call.whole(1), call.whole(2) != 0, call.whole(3) != 0,
+                                 static_cast<Dtype>(call.whole(4))};
+       int64_t subnormal = 0;
+       LUTRA_TRY(fit_grid(context, options, call.tensors[0], call.tensors[1], call.tensors[2], &subnormal));
+       answer.push_back(static_cast<double>(subnormal));
+       return ok_status();
+     }},
+    {"roundToGrid", 4, 2,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return round_to_grid(context, static_cast<int>(call.whole(0)), call.whole(1), t[0], t[1], t[2], t[3]);
      }},
 };
 
