@@ -1,0 +1,197 @@
+import { lutraError } from '../errors.js';
+import type { QuantizedTensor, Tensor } from '../tensor/index.js';
+import type { Call, Grid, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
+import { gridOf } from './overrides.js';
+import { pack } from './pack.js';
+import { asFloat32, energy, findNonFinite, residual, roundToGrid } from './passes.js';
+import { normalizeRecipe, type Recipe, type RecipeInput } from './recipe.js';
+import { findSolver } from './registry.js';
+import { chooseScaleDtype } from './scale-dtype.js';
+
+/** What became of one matrix. */
+export interface LayerReport {
+  /**
+   * tr(ΔW H ΔWᵀ) / tr(W H Wᵀ) where the method was given a Hessian H, else ‖ΔW‖² / ‖W‖²; ΔW is what quantization
+   * changed. Zero for a matrix of zeros.
+   */
+  relativeError: number;
+  /** The same for round to nearest on the same grid. */
+  rtnError: number;
+  damping: number | null;
+  deadColumns: number;
+  scaleDtype: ScaleDtype;
+  warnings: Warning[];
+}
+
+export interface QuantizeOptions {
+  statistics?: Statistics | undefined;
+  signal?: AbortSignal | undefined;
+  /** Lanes to use at most; the whole pool by default. Never changes the result. */
+  threads?: number | undefined;
+  /** The matrix's name, for errors and for the recipe's overrides. */
+  where?: string | undefined;
+  onReport?: ((report: LayerReport) => void) | undefined;
+}
+
+/**
+ * Quantizes one weight matrix.
+ *
+ * @param w f32, f16 or bf16 [outFeatures, inFeatures].
+ * @param recipe in full or in short form; see `normalizeRecipe` for its errors.
+ * @returns packed weights in native memory, the caller's to dispose.
+ * @throws `LUTRA_E_NON_FINITE` for a NaN or infinity in `w` or in the Hessian, with its index; `LUTRA_E_SHAPE`,
+ *   `LUTRA_E_DTYPE`, `LUTRA_E_NOT_POSITIVE_DEFINITE`, and `LUTRA_E_OPTION` where a needed statistic is missing.
+ */
+export async function quantize(
+  w: Tensor,
+  recipe: RecipeInput | Recipe,
+  options: QuantizeOptions = {},
+): Promise<QuantizedTensor> {
+  const { statistics = {}, where = 'quantize.w', signal, threads } = options;
+  const full = normalizeRecipe(recipe);
+  const call = { where, signal, threads };
+  checkOperands(w, statistics, where);
+  const prepared = await prepareInputs(full, statistics, call);
+  try {
+    const { tensor, report } = await quantizeMatrix(w, full, { ...prepared, statistics }, call);
+    options.onReport?.(report);
+    return tensor;
+  } finally {
+    prepared.release();
+  }
+}
+
+/** What follows from the statistics of one input, for every matrix that reads it. */
+export interface PreparedInputs {
+  solver: Solver;
+  prepared: unknown;
+  release(): void;
+}
+
+export async function prepareInputs(recipe: Recipe, statistics: Statistics, call: Call): Promise<PreparedInputs> {
+  const solver = findSolver(recipe.solver.method);
+  const prepared = await solver.prepare(statistics, solverOptions(recipe), call);
+  return { solver, prepared, release: () => solver.release(prepared) };
+}
+
+function solverOptions({ solver: { method: _, ...options } }: Recipe): unknown {
+  return options;
+}
+
+/** Quantizes, packs and measures one matrix. `recipe` is normalised, `call.where` the layer's name. */
+export async function quantizeMatrix(
+  w: Tensor,
+  recipe: Recipe,
+  inputs: PreparedInputs & { statistics: Statistics },
+  call: Call,
+): Promise<{ tensor: QuantizedTensor; report: LayerReport }> {
+  const grid = gridOf(recipe, call.where);
+  const weights = await asFloat32(w, call);
+  try {
+    await refuseNonFinite(weights, call);
+    const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, call);
+    const { solver, prepared } = inputs;
+    const hessian = solver.needs.includes('hessian') ? inputs.statistics.hessian : undefined;
+    const input = { w: weights, grid, scaleDtype, options: solverOptions(recipe), prepared };
+    const solved = await solver.solve(input, call);
+    const { solution, ...errors } = await atLeastRounded(weights, solved, grid, hessian, call);
+    try {
+      const tensor = await pack(solution, grid, scaleDtype, call);
+      const { damping, deadColumns } = solution;
+      return {
+        tensor,
+        report: { ...errors, damping, deadColumns, scaleDtype, warnings: [...warnings, ...solution.warnings] },
+      };
+    } finally {
+      disposeSolution(solution);
+    }
+  } finally {
+    if (weights !== w) weights.dispose();
+  }
+}
+
+/**
+ * Measures a solution and round to nearest on the solution's grid in the method's metric, and keeps round to nearest, on
+ * record, where the solution is worse: compensation for other inputs than the Hessian's must never cost.
+ */
+async function atLeastRounded(
+  w: Tensor,
+  solution: Solution,
+  grid: Grid,
+  hessian: Tensor | undefined,
+  call: Call,
+): Promise<{ solution: Solution; relativeError: number; rtnError: number }> {
+  const whole = await energy(w, hessian, call);
+  const relative = async (codes: Tensor) => {
+    using difference = await residual(w, { ...solution, codes }, grid, call);
+    const error = await energy(difference, hessian, call);
+    return error === 0 ? 0 : error / whole;
+  };
+  const relativeError = await relative(solution.codes);
+  if (!hessian) return { solution, relativeError, rtnError: relativeError };
+  const rounded = await roundToGrid(w, solution, grid, call);
+  const rtnError = await relative(rounded);
+  if (relativeError <= rtnError) {
+    rounded.dispose();
+    return { solution, relativeError, rtnError };
+  }
+  solution.codes.dispose();
+  const message = `round to nearest has the smaller error, ${rtnError} against ${relativeError}, and is kept`;
+  const warnings: Warning[] = [...solution.warnings, { kind: 'keptRoundToNearest', message }];
+  return { solution: { ...solution, codes: rounded, warnings }, relativeError: rtnError, rtnError };
+}
+
+function disposeSolution({ codes, scales, zeros }: Solution): void {
+  for (const tensor of [codes, scales, zeros]) tensor.dispose();
+}
+
+/** @throws `LUTRA_E_NON_FINITE` with the value and the index of the first NaN or infinity. */
+export async function refuseNonFinite(x: Tensor, call: Call): Promise<void> {
+  const index = await findNonFinite(x, call);
+  if (index < 0) return;
+  using flat = x.reshape([x.elements]);
+  using one = flat.rows(index, index + 1);
+  using value = await asFloat32(one, call);
+  let rest = index;
+  const place = x.shape.map((_, axis) => {
+    const span = x.shape.slice(axis + 1).reduce((product, n) => product * n, 1);
+    const at = Math.floor(rest / span);
+    rest -= at * span;
+    return at;
+  });
+  throw lutraError('LUTRA_E_NON_FINITE', {
+    message: 'the tensor holds a NaN or infinity',
+    where: call.where,
+    found: `${value.read()[0]} at index [${place.join(', ')}]`,
+    expected: 'finite numbers',
+    hint: 'The checkpoint is damaged, or was written by a training run that diverged.',
+  });
+}
+
+function checkOperands(w: Tensor, { hessian }: Statistics, where: string): void {
+  if (w.shape.length !== 2 || w.elements === 0)
+    throw lutraError('LUTRA_E_SHAPE', {
+      message: 'a weight matrix is needed',
+      where,
+      found: `[${w.shape}]`,
+      expected: '[outFeatures, inFeatures]',
+    });
+  if (!['f32', 'f16', 'bf16'].includes(w.dtype))
+    throw lutraError('LUTRA_E_DTYPE', {
+      message: 'weights cannot be of this type',
+      where,
+      found: w.dtype,
+      expected: 'f32, f16 or bf16',
+    });
+  if (!hessian) return;
+  const [rows, cols] = hessian.shape;
+  if (hessian.dtype !== 'f64')
+    throw lutraError('LUTRA_E_DTYPE', { message: 'the Hessian is f64', where, found: hessian.dtype, expected: 'f64' });
+  if (hessian.shape.length !== 2 || rows !== w.shape[1] || cols !== w.shape[1])
+    throw lutraError('LUTRA_E_SHAPE', {
+      message: 'the Hessian does not fit the weights',
+      where,
+      found: `[${hessian.shape}]`,
+      expected: `[${w.shape[1]}, ${w.shape[1]}]`,
+    });
+}

@@ -1,0 +1,139 @@
+import { z } from 'zod';
+import { type LutraErrorCode, lutraError } from '../errors.js';
+import type { Grid } from './method.js';
+import { globProblem, type Override } from './overrides.js';
+import { findSolver } from './registry.js';
+
+/**
+ * How a model is quantized, in the one form that everything stores: the command line, the checkpoint and the manifest.
+ * The slots `transforms`, `finetune` and `lowRank` are part of the form and must be empty in this version.
+ */
+export interface Recipe {
+  transforms: [];
+  /** The method's name and every one of its options. */
+  solver: { method: string; [option: string]: unknown };
+  grid: Grid;
+  finetune: [];
+  lowRank: null;
+  overrides: Override[];
+}
+
+/** A recipe as it may be written: the full form, or `{ method, bits, groupSize, … }` with the method's options beside. */
+export type RecipeInput =
+  | Partial<Recipe>
+  | { method: string; bits: number; groupSize: number; [option: string]: unknown };
+
+const bits = z.literal([2, 3, 4]);
+const groupSize = z.int().refine((n) => n === -1 || n === 16 || (n >= 32 && n % 32 === 0));
+const gridSchema = z.strictObject({ bits, groupSize, symmetric: z.boolean().default(false) });
+const overrideSchema = z.strictObject({
+  match: z.string(),
+  bits: bits.optional(),
+  groupSize: groupSize.optional(),
+  symmetric: z.boolean().optional(),
+});
+const slots = ['transforms', 'finetune', 'lowRank'] as const;
+const fullKeys = ['transforms', 'solver', 'grid', 'finetune', 'lowRank', 'overrides'];
+const gridKeys = ['bits', 'groupSize', 'symmetric'];
+
+/**
+ * Checks a recipe and writes it out in full, with every default. A normalised recipe passes unchanged.
+ *
+ * @throws `LUTRA_E_METHOD`, `LUTRA_E_BITS`, `LUTRA_E_GROUP_SIZE`, and `LUTRA_E_OPTION` for every other key or value that is
+ *   not understood, with its path.
+ */
+export function normalizeRecipe(input: unknown): Recipe {
+  const written = expand(input);
+  for (const key of Object.keys(written)) if (!fullKeys.includes(key)) throw unknownKey(`recipe.${key}`, fullKeys);
+  for (const slot of slots) refuseUnbuilt(slot, written[slot]);
+  const solverInput = written.solver;
+  if (!isRecord(solverInput)) throw option('recipe.solver', 'an object with a method is needed', describe(solverInput));
+  const { method, ...options } = solverInput;
+  const solver = findSolver(method);
+  const parsed = parse(solver.options as z.ZodType<Record<string, unknown>>, options, 'recipe.solver');
+  const grid = parse(gridSchema, written.grid, 'recipe.grid');
+  const overrides = parse(z.array(overrideSchema), written.overrides ?? [], 'recipe.overrides').map(tidyOverride);
+  return {
+    transforms: [],
+    solver: { method: solver.name, ...parsed },
+    grid,
+    finetune: [],
+    lowRank: null,
+    overrides,
+  };
+}
+
+/** Turns the shorthand into the full form; leaves the full form alone. */
+function expand(input: unknown): Record<string, unknown> {
+  if (!isRecord(input)) throw option('recipe', 'a recipe is an object', describe(input));
+  if ('solver' in input || !('method' in input)) return input;
+  const full: Record<string, unknown> = { solver: {}, grid: {} };
+  for (const [key, value] of Object.entries(input)) {
+    if (fullKeys.includes(key)) full[key] = value;
+    else (full[gridKeys.includes(key) ? 'grid' : 'solver'] as Record<string, unknown>)[key] = value;
+  }
+  if ('grid' in input) throw option('recipe.grid', 'the short form has bits and groupSize at the top', 'grid');
+  return full;
+}
+
+function refuseUnbuilt(slot: (typeof slots)[number], value: unknown): void {
+  const empty = value === undefined || (slot === 'lowRank' ? value === null : Array.isArray(value) && !value.length);
+  if (!empty)
+    throw option(
+      `recipe.${slot}`,
+      'this version has none of these',
+      describe(value),
+      slot === 'lowRank' ? 'null' : '[]',
+    );
+}
+
+function tidyOverride(override: z.infer<typeof overrideSchema>, index: number): Override {
+  const where = `recipe.overrides.${index}`;
+  const problem = globProblem(override.match);
+  if (problem) throw option(`${where}.match`, problem, `'${override.match}'`);
+  const { match, ...numbers } = override;
+  const said = Object.entries(numbers).filter(([, value]) => value !== undefined);
+  if (!said.length) throw option(where, 'the override changes nothing', undefined, gridKeys.join(', '));
+  return { match, ...Object.fromEntries(said) };
+}
+
+function parse<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw issueError(result.error.issues[0]!, value, where);
+}
+
+/** The typed error for what zod found first. */
+function issueError(issue: z.core.$ZodIssue, root: unknown, where: string): Error {
+  const path = [where, ...issue.path.map(String)].join('.');
+  if (issue.code === 'unrecognized_keys') return unknownKey(`${path}.${issue.keys[0]}`);
+  const found = describe(issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], root));
+  const last = issue.path.at(-1);
+  if (last === 'bits') return fault('LUTRA_E_BITS', path, 'unusable width', found, '2, 3 or 4');
+  if (last === 'groupSize')
+    return fault(
+      'LUTRA_E_GROUP_SIZE',
+      path,
+      'unusable group size',
+      found,
+      '16, a multiple of 32, or -1 for the whole row',
+    );
+  return option(path, issue.message, found);
+}
+
+const unknownKey = (path: string, known?: readonly string[]): Error =>
+  option(path, 'unknown key', undefined, known?.join(', '));
+const option = (where: string, message: string, found?: string, expected?: string): Error =>
+  fault('LUTRA_E_OPTION', where, message, found, expected);
+
+function fault(code: LutraErrorCode, where: string, message: string, found?: string, expected?: string): Error {
+  return lutraError(code, { message, where, found, expected });
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function describe(value: unknown): string {
+  return value === undefined ? 'nothing' : (JSON.stringify(value) ?? String(value));
+}

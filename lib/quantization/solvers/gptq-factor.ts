@@ -1,0 +1,121 @@
+import { LutraError, lutraError } from '../../errors.js';
+import { Tensor } from '../../tensor/index.js';
+import type { Call, Warning } from '../method.js';
+import { findNonFinite, hessianDiagonal, prepareHessian, reverseCholesky } from '../passes.js';
+
+/** What the column pass needs of a Hessian: the same for every matrix that reads this input. */
+export interface HessianFactor {
+  hessian: Tensor;
+  /** Columns in pass order. */
+  order: Int32Array;
+  /** Columns whose input was never anything but zero. */
+  dead: readonly number[];
+  /** f64 [k, k], pass order: M upper triangular with damped H = M Mᵀ; null where no damping made H factor. */
+  factor: Tensor | null;
+  /** Share of the mean diagonal added to the diagonal. */
+  damping: number;
+  warnings: Warning[];
+}
+
+/** Damping grows by this factor until the Hessian factors, up to the limit. */
+const ladderStep = 10;
+const ladderLimit = 10;
+
+/**
+ * Permutes, damps and factors a Hessian f64 [k, k].
+ *
+ * @throws `LUTRA_E_NON_FINITE` for a NaN or infinity in it, `LUTRA_E_NOT_POSITIVE_DEFINITE` for a negative diagonal:
+ *   neither can come from inputs.
+ */
+export async function factorHessian(
+  hessian: Tensor,
+  { actOrder, damping: share }: { actOrder: boolean; damping: number },
+  call: Call,
+): Promise<HessianFactor> {
+  await checkFinite(hessian, call);
+  const diagonal = await hessianDiagonal(hessian, call);
+  const dead = deadColumns(diagonal, call);
+  const mean = diagonal.reduce((sum, h) => sum + h, 0) / (diagonal.length - dead.length);
+  const order = columnOrder(diagonal, actOrder);
+  const plain = { hessian, order, dead, damping: share };
+  if (dead.length === diagonal.length) return { ...plain, factor: null, warnings: [silentInput()] };
+
+  const factor = Tensor.zeros('f64', hessian.shape);
+  const warnings: Warning[] = dead.length ? [deadWarning(dead)] : [];
+  try {
+    for (let damping = share; ; damping = nextDamping(damping)) {
+      if (damping > ladderLimit) {
+        factor.dispose();
+        return { ...plain, factor: null, warnings: [...warnings, gaveUp()] };
+      }
+      await prepareHessian(hessian, order, damping * mean, factor, call);
+      if (await factors(factor, call)) return { ...plain, damping, factor, warnings };
+      warnings.push(raised(damping));
+    }
+  } catch (error) {
+    factor.dispose();
+    throw error;
+  }
+}
+
+const nextDamping = (damping: number): number =>
+  damping === 0 ? 0.01 : Number((damping * ladderStep).toPrecision(12));
+
+async function factors(hessian: Tensor, call: Call): Promise<boolean> {
+  try {
+    await reverseCholesky(hessian, call);
+    return true;
+  } catch (error) {
+    if (error instanceof LutraError && error.code === 'LUTRA_E_NOT_POSITIVE_DEFINITE') return false;
+    throw error;
+  }
+}
+
+async function checkFinite(hessian: Tensor, call: Call): Promise<void> {
+  const index = await findNonFinite(hessian, call);
+  if (index < 0) return;
+  const k = hessian.shape[1] ?? 1;
+  throw lutraError('LUTRA_E_NON_FINITE', {
+    message: 'the Hessian holds a NaN or infinity',
+    where: call.where,
+    found: `index [${Math.floor(index / k)}, ${index % k}]`,
+    hint: 'The activations that calibration saw are not finite.',
+  });
+}
+
+function deadColumns(diagonal: Float64Array, call: Call): number[] {
+  const dead: number[] = [];
+  diagonal.forEach((h, column) => {
+    if (h < 0)
+      throw lutraError('LUTRA_E_NOT_POSITIVE_DEFINITE', {
+        message: `the Hessian's diagonal is negative at column ${column}`,
+        where: call.where,
+        found: h,
+      });
+    if (h === 0) dead.push(column);
+  });
+  return dead;
+}
+
+/** Columns by descending diagonal, the first of equals first; or as they are. */
+function columnOrder(diagonal: Float64Array, actOrder: boolean): Int32Array {
+  const order = Int32Array.from(diagonal.keys());
+  return actOrder ? order.sort((a, b) => diagonal[b]! - diagonal[a]! || a - b) : order;
+}
+
+const deadWarning = (dead: readonly number[]): Warning => ({
+  kind: 'deadColumns',
+  message: `${dead.length} input columns were zero for every calibration token; their weights are taken as zero`,
+});
+const raised = (damping: number): Warning => ({
+  kind: 'dampingRaised',
+  message: `the Hessian is not positive definite with damping ${damping}`,
+});
+const gaveUp = (): Warning => ({
+  kind: 'keptRoundToNearest',
+  message: `no damping up to ${ladderLimit} makes the Hessian positive definite; weights are rounded to nearest`,
+});
+const silentInput = (): Warning => ({
+  kind: 'keptRoundToNearest',
+  message: 'every input was zero for every calibration token; weights are rounded to nearest',
+});
