@@ -47,6 +47,11 @@ export class CheckpointWriter {
     }
   }
 
+  /** Where the files grow: scratch files may lie here too, as long as they are gone before `finish`. */
+  get directory(): string {
+    return this.output.partial;
+  }
+
   /** Writes one quantized matrix. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE` where it is not the planned one */
   async put(name: string, tensor: QuantizedTensor, options: Abortable = {}): Promise<void> {
     const entry = this.plan.quantized.get(name);

@@ -1,0 +1,86 @@
+import {
+  type BlockCache,
+  type BlockGraph,
+  BlockScratch,
+  createBlockCache,
+  type LlamaConfig,
+  recordBlock,
+  recordEmbedding,
+  ropeTable,
+  type Tap,
+} from '../models/index.js';
+import { Program, type Weight } from '../ops/index.js';
+import { Tensor } from '../tensor/index.js';
+import type { ActivationStore } from './activation-store.js';
+
+export interface RunOptions {
+  threads: number;
+  signal: AbortSignal | undefined;
+}
+
+export interface BlockPass {
+  /** Records what the block's linear layers read. */
+  tap?: Tap;
+  /** Whether the block's result replaces its input in the store. */
+  keep: boolean;
+  /** Called when a window, counted from 1, is through. */
+  onWindow(window: number): void;
+}
+
+/** Takes all calibration windows through one block after another: one window at a time, each from position 0. */
+export class BlockRunner {
+  readonly #hidden: Tensor;
+  readonly #scratch: BlockScratch;
+  readonly #cache: BlockCache;
+  readonly #cosSin: Tensor;
+
+  constructor(
+    private readonly config: LlamaConfig,
+    sequenceLength: number,
+    private readonly windows: number,
+    private readonly store: ActivationStore,
+    private readonly options: RunOptions,
+  ) {
+    this.#hidden = Tensor.zeros('f32', [sequenceLength, config.hiddenSize]);
+    this.#scratch = new BlockScratch(config, sequenceLength);
+    this.#cache = createBlockCache(config, sequenceLength);
+    this.#cosSin = ropeTable(config, sequenceLength);
+  }
+
+  /** Writes the embeddings of the windows' ids to the store. */
+  async embed(table: Tensor, windows: readonly Int32Array[], onWindow: (window: number) => void): Promise<void> {
+    using ids = Tensor.zeros('i32', [this.#hidden.shape[0] ?? 0]);
+    using program = new Program();
+    recordEmbedding(program, table, ids, this.#hidden);
+    for (const [index, window] of windows.entries()) {
+      ids.write(window);
+      await program.runAsync(this.options);
+      await this.store.write(index, this.#hidden);
+      onWindow(index + 1);
+    }
+  }
+
+  /** Runs every window through a block in fp32. */
+  async run(block: BlockGraph, weights: ReadonlyMap<string, Weight>, pass: BlockPass): Promise<void> {
+    using program = new Program();
+    recordBlock(program, this.config, block, weights, {
+      hidden: this.#hidden,
+      scratch: this.#scratch,
+      cache: this.#cache,
+      cosSin: this.#cosSin,
+      mode: 'exact',
+      tap: pass.tap,
+    });
+    for (let window = 0; window < this.windows; window++) {
+      await this.store.read(window, this.#hidden);
+      await program.runAsync({ ...this.options, position: 0 });
+      if (pass.keep) await this.store.write(window, this.#hidden);
+      pass.onWindow(window + 1);
+    }
+  }
+
+  dispose(): void {
+    this.#scratch.dispose();
+    for (const tensor of [this.#hidden, this.#cache.keys, this.#cache.values, this.#cosSin]) tensor.dispose();
+  }
+}

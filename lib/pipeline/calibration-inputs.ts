@@ -1,0 +1,61 @@
+import { drawWindows, readCorpus, tokenizeCorpus } from '../calibration/index.js';
+import { lutraError } from '../errors.js';
+import type { LlamaConfig } from '../models/index.js';
+import { loadTokenizer } from '../tokenizer/index.js';
+import type { CalibrationJob } from './job.js';
+
+/** The literature's number and longest length of windows (GPTQ, arXiv 2210.17323, section 4). */
+const defaultSamples = 128;
+const longestDefault = 2048;
+
+export interface CalibrationInputs {
+  /** Ids, all of one length. */
+  windows: Int32Array[];
+  sequenceLength: number;
+  /** Tokens of the whole text. */
+  tokens: number;
+  /** What the manifest tells of it. */
+  record: {
+    sha256: string;
+    separator: string | null;
+    samples: number;
+    sequenceLength: number;
+    seed: number;
+    tokens: number;
+  };
+}
+
+/**
+ * Reads the calibration text and draws its windows.
+ *
+ * @throws `LUTRA_E_OPTION` for numbers that make no sense, `LUTRA_E_CALIBRATION_TOO_SHORT`, and what the corpus and the
+ *   tokenizer throw.
+ */
+export async function readCalibration(
+  job: CalibrationJob,
+  model: string,
+  config: LlamaConfig,
+  signal: AbortSignal | undefined,
+): Promise<CalibrationInputs> {
+  const samples = wholeNumber(job.samples ?? defaultSamples, 'samples', 1, 2 ** 20);
+  const longest = Math.min(longestDefault, config.context);
+  const sequenceLength = wholeNumber(job.sequenceLength ?? longest, 'sequenceLength', 1, config.context);
+  const seed = wholeNumber(job.seed ?? 0, 'seed', 0, Number.MAX_SAFE_INTEGER);
+  const corpus = await readCorpus(job, signal);
+  const tokens = await tokenizeCorpus(corpus, await loadTokenizer(model), signal);
+  const windows = drawWindows(tokens, { samples, sequenceLength, seed }, corpus.where);
+  const { sha256 } = corpus;
+  const separator = job.separator ?? null;
+  const record = { sha256, separator, samples, sequenceLength, seed, tokens: tokens.length };
+  return { windows, sequenceLength, tokens: tokens.length, record };
+}
+
+function wholeNumber(value: unknown, option: string, least: number, most: number): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least && value <= most) return value;
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'not a usable number',
+    where: `calibration.${option}`,
+    found: String(value),
+    expected: `a whole number from ${least} to ${most}`,
+  });
+}

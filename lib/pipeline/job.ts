@@ -1,0 +1,50 @@
+import type { CorpusSource } from '../calibration/index.js';
+import type { Grid, LayerReport, Recipe, RecipeInput } from '../quantization/index.js';
+import type { Progress } from './progress.js';
+
+/** What calibration reads; needed by methods that ask for statistics, and not read for the others. */
+export type CalibrationJob = CorpusSource & {
+  /** Number of windows, 128 by default. */
+  samples?: number | undefined;
+  /** Tokens of a window; the smaller of 2,048 and the model's context by default. */
+  sequenceLength?: number | undefined;
+  /** Draws the windows; 0 by default. */
+  seed?: number | undefined;
+};
+
+export interface QuantizationJob {
+  /** Directory of a Hugging Face checkpoint. */
+  model: string;
+  /** Directory to be made. */
+  out: string;
+  recipe: RecipeInput | Recipe;
+  calibration?: CalibrationJob | undefined;
+  /** Replaces an existing output directory, when everything else has succeeded. */
+  overwrite?: boolean | undefined;
+  /** Lanes to use at most; the whole pool by default. Never changes the output. */
+  threads?: number | undefined;
+  signal?: AbortSignal | undefined;
+  /** Called with every step; never after the job has settled. */
+  onProgress?: ((event: Progress) => void) | undefined;
+  /** Bytes that a shard may hold, 5 GB by default. */
+  shardBytes?: number | undefined;
+}
+
+/** What became of one linear layer. */
+export interface LayerResult extends LayerReport, Grid {
+  name: string;
+  /** Calibration tokens in its Hessian; null where the method takes none. */
+  tokens: number | null;
+}
+
+export interface QuantizationResult {
+  out: string;
+  /** Bytes of the checkpoint's safetensors files. */
+  bytes: number;
+  bitsPerWeight: number;
+  bitsPerParameter: number;
+  seconds: number;
+  /** Largest resident memory of this process so far. */
+  peakRssBytes: number;
+  layers: LayerResult[];
+}

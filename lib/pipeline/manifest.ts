@@ -1,0 +1,47 @@
+import { createRequire } from 'node:module';
+import { basename, join } from 'node:path';
+import { type Checkpoint, type CheckpointPlan, formatVersion } from '../formats/index.js';
+import { addon } from '../native/index.js';
+import type { Recipe } from '../quantization/index.js';
+import type { CalibrationInputs } from './calibration-inputs.js';
+import { hashFile } from './hash.js';
+import type { LayerResult } from './job.js';
+import type { Progress } from './progress.js';
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+
+/** What a checkpoint was made from and what came of it: no time, path, host or number of threads. */
+export interface Manifest {
+  lutra: { version: string; formatVersion: number; isa: string };
+  recipe: Recipe;
+  calibration: CalibrationInputs['record'] | null;
+  /** SHA-256 by file name. */
+  inputs: Record<string, string>;
+  layers: LayerResult[];
+}
+
+export function manifestOf(parts: Omit<Manifest, 'lutra'>): Manifest {
+  const { recipe, calibration, inputs, layers } = parts;
+  return { lutra: { version, formatVersion, isa: addon().describe().isa }, recipe, calibration, inputs, layers };
+}
+
+/** Hashes every file of the model that the checkpoint is made from. */
+export async function hashInputs(
+  source: Checkpoint,
+  plan: CheckpointPlan,
+  signal: AbortSignal | undefined,
+  report: (event: Progress) => void,
+): Promise<Record<string, string>> {
+  const weights = new Set([...source.reader.entries.values()].map(({ file }) => basename(file)));
+  const hashes: Record<string, string> = {};
+  let before = 0;
+  for (const file of ['config.json', ...plan.files, ...[...weights].sort()]) {
+    let size = 0;
+    hashes[file] = await hashFile(join(source.directory, file), signal, (bytes) => {
+      size = bytes;
+      report({ phase: 'hash', file, bytes, totalBytes: before + bytes });
+    });
+    before += size;
+  }
+  return hashes;
+}

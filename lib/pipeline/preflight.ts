@@ -1,0 +1,82 @@
+import { lutraError } from '../errors.js';
+import type { Checkpoint, QuantizedEntry } from '../formats/index.js';
+import { checkNames, checkTensorShape, type LinearNode, type ModelGraph } from '../models/index.js';
+import {
+  asFloat32,
+  type Call,
+  chooseScaleDtype,
+  gridOf,
+  layoutOf,
+  matchesLayer,
+  type Recipe,
+  refuseNonFinite,
+  type ScaleDtype,
+} from '../quantization/index.js';
+import type { Tensor } from '../tensor/index.js';
+import type { Progress } from './progress.js';
+
+export const linearsOf = (graph: ModelGraph): LinearNode[] => graph.blocks.flatMap(({ linears }) => linears);
+
+/**
+ * Checks what headers tell: every tensor is there in the shape that config.json implies, and every override names a layer.
+ *
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL`, `LUTRA_E_OPTION`
+ */
+export function checkPlan(source: Checkpoint, graph: ModelGraph, recipe: Recipe): void {
+  checkNames(graph, (name) => source.has(name), source.directory);
+  for (const name of graph.shapes.keys()) checkTensorShape(graph, name, source.tensor(name).shape, source.directory);
+  const layers = linearsOf(graph);
+  recipe.overrides.forEach(({ match }, index) => {
+    if (!layers.some(({ name }) => matchesLayer(match, name)))
+      throw lutraError('LUTRA_E_OPTION', {
+        message: 'the override matches no layer',
+        where: `recipe.overrides.${index}.match`,
+        found: `'${match}'`,
+        expected: `names like ${layers[0]?.name}`,
+      });
+  });
+}
+
+/** How every layer is going to be stored, in the order of the data flow. */
+export function entriesOf(
+  graph: ModelGraph,
+  recipe: Recipe,
+  scaleDtypes: ReadonlyMap<string, ScaleDtype>,
+): Map<string, QuantizedEntry> {
+  const entries = linearsOf(graph).map(({ name, outFeatures, inFeatures }): [string, QuantizedEntry] => {
+    const layout = layoutOf(gridOf(recipe, name), outFeatures, inFeatures);
+    return [name, { layout, scaleDtype: scaleDtypes.get(name) ?? 'f16', offsetDtype: null }];
+  });
+  return new Map(entries);
+}
+
+/**
+ * Reads all weights once, before the long work: a NaN in the last layer is found now, and the header of the output can say
+ * which type each layer's scales have.
+ *
+ * @throws `LUTRA_E_NON_FINITE`, `LUTRA_E_DTYPE`
+ */
+export async function inspectWeights(
+  source: Checkpoint,
+  graph: ModelGraph,
+  recipe: Recipe,
+  call: Omit<Call, 'where'>,
+  report: (event: Progress) => void,
+): Promise<Map<string, ScaleDtype>> {
+  const scaleDtypes = new Map<string, ScaleDtype>();
+  const layers = new Set(linearsOf(graph).map(({ name }) => name));
+  for (const name of graph.shapes.keys()) {
+    const where = { ...call, where: name };
+    using stored = (await source.load(name, call)) as Tensor;
+    await refuseNonFinite(stored, where);
+    if (!layers.has(name)) continue;
+    const w = await asFloat32(stored, where);
+    try {
+      scaleDtypes.set(name, (await chooseScaleDtype(w, gridOf(recipe, name), where)).scaleDtype);
+    } finally {
+      if (w !== stored) w.dispose();
+    }
+    report({ phase: 'preflight', layer: name, index: scaleDtypes.size, layers: layers.size });
+  }
+  return scaleDtypes;
+}

@@ -1,0 +1,28 @@
+/** One step of a job. Counts begin at 1: `window` of `windows` is done when the event is sent. */
+export type Progress =
+  /** A layer's weights were read, found finite, and fit their grid. */
+  | { phase: 'preflight'; layer: string; index: number; layers: number }
+  /** An input file is being hashed. */
+  | { phase: 'hash'; file: string; bytes: number; totalBytes: number }
+  /** The calibration text was read and cut into windows. */
+  | { phase: 'calibrate'; tokens: number; windows: number; sequenceLength: number }
+  /** A window's tokens became activations. */
+  | { phase: 'embed'; window: number; windows: number }
+  /** A window went through a block in full precision; its activations are in the Hessians. */
+  | { phase: 'collect'; block: number; blocks: number; window: number; windows: number }
+  /** A layer was quantized and written. */
+  | {
+      phase: 'quantize';
+      block: number;
+      blocks: number;
+      layer: string;
+      index: number;
+      layers: number;
+      relativeError: number;
+    }
+  /** A window went through the quantized block. */
+  | { phase: 'advance'; block: number; blocks: number; window: number; windows: number }
+  /** The tensors that stay as they are are being copied and everything is brought to disk. */
+  | { phase: 'finish' };
+
+export type ProgressPhase = Progress['phase'];

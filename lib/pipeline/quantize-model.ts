@@ -1,0 +1,134 @@
+import { join } from 'node:path';
+import { lutraError } from '../errors.js';
+import {
+  type Checkpoint,
+  type CheckpointPlan,
+  CheckpointWriter,
+  planCheckpoint,
+  readCheckpoint,
+} from '../formats/index.js';
+import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
+import { findSolver, normalizeRecipe, type Recipe, type ScaleDtype } from '../quantization/index.js';
+import { ActivationStore } from './activation-store.js';
+import { streamBlocks, streamMatrices } from './block-stream.js';
+import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
+import type { QuantizationJob, QuantizationResult } from './job.js';
+import { type JobContext, LayerWriter } from './layer-writer.js';
+import { hashInputs, manifestOf } from './manifest.js';
+import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js';
+
+/**
+ * Quantizes a model directory into a new one: every linear layer of its blocks; embeddings, norms and the output layer stay
+ * byte for byte. Methods that need statistics see a block at a time, fed by the quantized blocks before it. The same job
+ * writes the same bytes for every number of threads. Whatever fails, nothing is left behind.
+ *
+ * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md; rejects with
+ *   `job.signal.reason` when aborted.
+ */
+export async function quantizeModel(job: QuantizationJob): Promise<QuantizationResult> {
+  const started = performance.now();
+  const { signal, threads = 0, onProgress } = job;
+  signal?.throwIfAborted();
+  const recipe = normalizeRecipe(job.recipe);
+  const context: JobContext = { recipe, threads, signal, report: (event) => onProgress?.(event) };
+  requireCalibration(job, recipe);
+  await using source = await readCheckpoint(job.model);
+  const config = parseConfig(source.config, join(job.model, 'config.json'));
+  const graph = buildGraph(config, (name) => source.has(name));
+  const planFor = (scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
+    planCheckpoint({ source, quantized: entriesOf(graph, recipe, scaleDtypes), recipe, shardBytes: job.shardBytes });
+
+  // The first plan supposes f16 scales throughout, so that an output that cannot be written is known before any work.
+  let plan = await planFor(new Map());
+  checkPlan(source, graph, recipe);
+  let writer = await CheckpointWriter.create(plan, job.out, { overwrite: job.overwrite ?? false });
+  try {
+    const scaleDtypes = await inspectWeights(source, graph, recipe, context, context.report);
+    if ([...scaleDtypes.values()].some((dtype) => dtype !== 'f16')) {
+      await writer.abort();
+      plan = await planFor(scaleDtypes);
+      writer = await CheckpointWriter.create(plan, job.out, { overwrite: job.overwrite ?? false });
+    }
+    const layers = await writeLayers(job, { source, graph, plan, writer }, context, started);
+    return await resultOf(job.out, layers, started);
+  } finally {
+    await writer.abort();
+  }
+}
+
+interface Writing {
+  source: Checkpoint;
+  graph: ModelGraph;
+  plan: CheckpointPlan;
+  writer: CheckpointWriter;
+}
+
+async function writeLayers(
+  job: QuantizationJob,
+  { source, graph, plan, writer }: Writing,
+  context: JobContext,
+  started: number,
+): Promise<QuantizationResult['layers']> {
+  const { recipe, signal, report } = context;
+  const inputs = await hashInputs(source, plan, signal, report);
+  const layers = new LayerWriter(context, writer, linearsOf(graph).length, graph.blocks.length);
+  const calibration = needsCalibration(recipe) ? await calibrationOf(job, graph, context) : null;
+  if (calibration) {
+    const store = await ActivationStore.create(join(writer.directory, 'activations.scratch'), signal);
+    try {
+      await streamBlocks(source, graph, layers, calibration, store, context);
+    } finally {
+      await store.dispose();
+    }
+  } else await streamMatrices(source, graph, layers, context);
+  report({ phase: 'finish' });
+  const { results } = layers;
+  const manifest = manifestOf({ recipe, calibration: calibration?.record ?? null, inputs, layers: results });
+  const runLog = { seconds: secondsSince(started), peakRssBytes: peakRssBytes() };
+  await writer.finish({ 'manifest.json': manifest, 'run-log.json': runLog }, { signal });
+  return results;
+}
+
+const needsCalibration = (recipe: Recipe): boolean => findSolver(recipe.solver.method).needs.length > 0;
+
+function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
+  if (!calibration && needsCalibration(recipe))
+    throw lutraError('LUTRA_E_OPTION', {
+      message: `${recipe.solver.method} needs a calibration text`,
+      where: 'calibration',
+      hint: 'Give a file or strings of text like that which the model will see.',
+    });
+}
+
+async function calibrationOf(
+  { calibration, model }: QuantizationJob,
+  { config }: ModelGraph,
+  { signal, report }: JobContext,
+): Promise<CalibrationInputs | null> {
+  if (!calibration) return null;
+  const inputs = await readCalibration(calibration, model, config, signal);
+  const { tokens, windows, sequenceLength } = inputs;
+  report({ phase: 'calibrate', tokens, windows: windows.length, sequenceLength });
+  return inputs;
+}
+
+/** Opens what was written: a checkpoint that cannot be read again is none. */
+async function resultOf(
+  out: string,
+  layers: QuantizationResult['layers'],
+  started: number,
+): Promise<QuantizationResult> {
+  await using written = await readCheckpoint(out);
+  return {
+    out,
+    bytes: written.bytes,
+    bitsPerWeight: written.bitsPerWeight ?? 0,
+    bitsPerParameter: written.bitsPerParameter,
+    seconds: secondsSince(started),
+    peakRssBytes: peakRssBytes(),
+    layers,
+  };
+}
+
+const secondsSince = (started: number): number => (performance.now() - started) / 1000;
+const peakRssBytes = (): number => process.resourceUsage().maxRSS * 1024;

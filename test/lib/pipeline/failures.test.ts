@@ -1,0 +1,168 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, expect, test } from 'vitest';
+import { addon } from '../../../lib/native/index.js';
+import { type ProgressPhase, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
+import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
+
+const scratch = scratchDirectory();
+const model = join(scratch, 'model');
+const outputs = join(scratch, 'outputs');
+const recipe = { method: 'gptq', bits: 3, groupSize: 32 };
+const calibration = { texts: [words(3000)], samples: 6, sequenceLength: 32 };
+
+beforeAll(async () => {
+  mkdirSync(outputs);
+  await writeRandomModel(model);
+});
+
+/** Runs a job that must fail, and checks that its folder then holds what it held before. */
+async function refusal(job: Partial<QuantizationJob>, folder = outputs): Promise<unknown> {
+  const before = readdirSync(folder).sort();
+  const failure = await quantizeModel({ model, out: join(folder, 'new'), recipe, calibration, ...job }).then(
+    () => new Error('the job succeeded'),
+    (error: unknown) => error,
+  );
+  expect(readdirSync(folder).sort()).toEqual(before);
+  return failure;
+}
+
+test('an abort in every phase rejects with its reason, leaves nothing and says no more', async () => {
+  const early: ProgressPhase[] = ['preflight', 'hash', 'calibrate', 'embed'];
+  const phases: ProgressPhase[] = [...early, 'collect', 'quantize', 'advance', 'finish'];
+  const memory = addon().nativeMemory();
+  for (const phase of phases)
+    for (const deferred of [false, true]) {
+      const controller = new AbortController();
+      const reason = new Error(`stop in ${phase}`);
+      let settled = false;
+      let late = 0;
+      const onProgress = (event: { phase: ProgressPhase }) => {
+        if (settled) late += 1;
+        if (event.phase !== phase) return;
+        if (deferred) setImmediate(() => controller.abort(reason));
+        else controller.abort(reason);
+      };
+      const failure = await refusal({ signal: controller.signal, onProgress });
+      settled = true;
+      expect(failure, phase).toBe(reason);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      expect(late, phase).toBe(0);
+    }
+  expect(addon().nativeMemory()).toBe(memory);
+  expect(await refusal({ signal: AbortSignal.abort('before') })).toBe('before');
+});
+
+test('every phase is reported, in order', async () => {
+  const seen: ProgressPhase[] = [];
+  const onProgress = ({ phase }: { phase: ProgressPhase }) => {
+    if (seen.at(-1) !== phase) seen.push(phase);
+  };
+  await quantizeModel({ model, out: join(scratch, 'reported'), recipe, calibration, onProgress });
+  const block: ProgressPhase[] = ['collect', 'quantize'];
+  expect(seen).toEqual(['preflight', 'hash', 'calibrate', 'embed', ...block, 'advance', ...block, 'finish']);
+});
+
+test('an error of the progress listener ends the job and leaves nothing', async () => {
+  const failure = new Error('listener');
+  const onProgress = () => {
+    throw failure;
+  };
+  expect(await refusal({ onProgress })).toBe(failure);
+});
+
+test('a NaN or infinity in any tensor is named before calibration begins', async () => {
+  const places = [
+    ['model.layers.1.mlp.down_proj.weight', Number.NaN, 'NaN at index [2, 5]', 2 * 96 + 5],
+    ['model.norm.weight', Number.NEGATIVE_INFINITY, '-Infinity at index [7]', 7],
+  ] as const;
+  for (const [tensor, value, found, index] of places) {
+    const damaged = join(scratch, `damaged-${index}`);
+    await writeRandomModel(damaged, {
+      edit: (name, values) => {
+        if (name === tensor) values[index] = value;
+      },
+    });
+    const failure = await refusal({ model: damaged, calibration: { file: join(scratch, 'unread.txt') } });
+    expect(failure).toMatchObject({ code: 'LUTRA_E_NON_FINITE', where: tensor, found });
+  }
+});
+
+test('calibration that is missing, too short or senseless is refused', async () => {
+  expect(await refusal({ calibration: undefined })).toMatchObject({ code: 'LUTRA_E_OPTION', where: 'calibration' });
+  expect(await refusal({ calibration: { ...calibration, texts: [words(30)] } })).toMatchObject({
+    code: 'LUTRA_E_CALIBRATION_TOO_SHORT',
+    found: '31 tokens',
+    expected: 'at least 32',
+  });
+  expect(await refusal({ calibration: { file: join(scratch, 'none.txt') } })).toMatchObject({
+    code: 'LUTRA_E_NOT_FOUND',
+  });
+  for (const wrong of [{ samples: 0 }, { samples: 1.5 }, { sequenceLength: 49 }, { seed: -1 }, { seed: Number.NaN }])
+    expect(await refusal({ calibration: { ...calibration, ...wrong } })).toMatchObject({
+      code: 'LUTRA_E_OPTION',
+      where: `calibration.${Object.keys(wrong)[0]}`,
+    });
+});
+
+test('a recipe or a model that cannot be run is refused', async () => {
+  expect(await refusal({ recipe: { ...recipe, method: 'none' } })).toMatchObject({ code: 'LUTRA_E_METHOD' });
+  expect(await refusal({ recipe: { ...recipe, bits: 1 } })).toMatchObject({ code: 'LUTRA_E_BITS' });
+  expect(await refusal({ recipe: { ...recipe, groupSize: 31 } })).toMatchObject({ code: 'LUTRA_E_GROUP_SIZE' });
+  expect(await refusal({ model: join(scratch, 'nowhere') })).toMatchObject({ code: 'LUTRA_E_NOT_FOUND' });
+  const wrong = join(scratch, 'wrong');
+  await writeRandomModel(wrong);
+  writeFileSync(join(wrong, 'config.json'), JSON.stringify({ model_type: 'gpt2' }));
+  expect(await refusal({ model: wrong })).toMatchObject({ code: 'LUTRA_E_UNSUPPORTED_MODEL' });
+});
+
+test('the output is never the input, and never replaces another without leave', async () => {
+  const folder = join(scratch, 'paths');
+  mkdirSync(folder);
+  const own = await writeRandomModel(join(folder, 'model'));
+  const before = filesOf(own);
+  expect(await refusal({ model: own, out: own, overwrite: true }, folder)).toMatchObject({
+    code: 'LUTRA_E_SAME_PATH',
+  });
+  const out = join(folder, 'out');
+  const rtn = { model: own, out, recipe: { ...recipe, method: 'rtn' } };
+  await quantizeModel(rtn);
+  const first = filesOf(out);
+  expect(await refusal({ ...rtn, recipe }, folder)).toMatchObject({ code: 'LUTRA_E_EXISTS' });
+  expect(filesOf(out)).toEqual(first);
+  await quantizeModel({ ...rtn, recipe: { ...recipe, method: 'rtn', bits: 2 }, overwrite: true });
+  expect(filesOf(out).get('model.safetensors')).not.toEqual(first.get('model.safetensors'));
+  expect(await refusal({ model: out }, folder)).toMatchObject({ code: 'LUTRA_E_UNSUPPORTED_MODEL' });
+  expect(filesOf(own)).toEqual(before);
+});
+
+/** A file system of a few hundred kilobytes, or null where none may be mounted. */
+function smallDisk(name: string, kibibytes: number): string | null {
+  const path = join(scratch, name);
+  mkdirSync(path);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${kibibytes}k`, 'tmpfs', path], { stdio: 'ignore' });
+    return path;
+  } catch {
+    return null;
+  }
+}
+
+test('a full disk leaves no debris', async ({ skip }) => {
+  // Too small for the checkpoint; and large enough for it, but not for the activations beside it.
+  const sizes = [
+    [48, 6],
+    [1600, 400],
+  ] as const;
+  for (const [kibibytes, samples] of sizes) {
+    const disk = smallDisk(`disk-${kibibytes}`, kibibytes);
+    if (!disk) return skip('no small file system can be mounted here');
+    try {
+      const failure = await refusal({ calibration: { ...calibration, samples } }, disk);
+      expect(failure).toMatchObject({ code: 'LUTRA_E_DISK_FULL' });
+    } finally {
+      execFileSync('umount', [disk]);
+    }
+  }
+});
