@@ -23,13 +23,6 @@ PackedLayout layout_of(const Step& step) {
   return layout;
 }
 
-// Packed codes travel as bytes; the operators see the tile's 32-bit words in them. Other tensors pass, to be refused.
-TensorView words_of(TensorView codes) {
-  if (codes.dtype != Dtype::kU8 || codes.elements() % 4 || reinterpret_cast<uintptr_t>(codes.data) % 4) return codes;
-  const int64_t words = codes.elements() / 4;
-  return {codes.data, Dtype::kI32, 1, {words}};
-}
-
 AttentionShape attention_shape(const Step& step, const StepScalars& scalars) {
   return {whole(step, 0), whole(step, 1), whole(step, 2), scalars.position, whole(step, 3)};
 }
@@ -47,9 +40,9 @@ const OpRow kTable[] = {
        return lut_gemm_error_bound(c, s.packed, s.tensors[0], s.tensors[1], mode_of(s));
      }},
     {"packCodes", 2, 6, false,
-     [](C& c, const S& s, const P&) { return pack_codes(c, layout_of(s), s.tensors[0], words_of(s.tensors[1])); }},
+     [](C& c, const S& s, const P&) { return pack_codes(c, layout_of(s), s.tensors[0], s.tensors[1]); }},
     {"unpackCodes", 2, 6, false,
-     [](C& c, const S& s, const P&) { return unpack_codes(c, layout_of(s), words_of(s.tensors[0]), s.tensors[1]); }},
+     [](C& c, const S& s, const P&) { return unpack_codes(c, layout_of(s), s.tensors[0], s.tensors[1]); }},
     {"packGroupValues", 2, 7, false,
      [](C& c, const S& s, const P&) {
        return pack_group_values(c, layout_of(s), static_cast<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
