@@ -19,14 +19,15 @@ namespace {
 constexpr double kUnit = 0x1p-24;
 constexpr double kDenormal = 0x1p-149;
 
-// Roundings on the longest path from an activation to y. Tables: 4 to build an entry, 2 to scale it, 16 lookups of up
-// to 8 additions per plane at most in one span, then one sum a span and two a group. Panels: 2 for a weight, one for
-// each column of a panel, one a panel.
+// Roundings on the longest path from an activation to y. Tables: 6 to build and scale an entry, the 16 lookups of up to
+// 4 planes of a span one after the other (scalar: 64 products), the spans of a segment, a sum for every plane, the
+// offset and the fold of each of its groups, the segments. Panels: 2 for a weight, one for each column of a panel, one
+// a panel.
 double roundings(const LutTile& tile, int64_t tokens) {
-  const int64_t blocks = ceil_div(tile.cols, kLutBlock);
-  const int64_t groups = ceil_div(tile.cols, tile.group_size);
   if (tokens > kLutTableTokens) return static_cast<double>(2 + kLutPanelCols + ceil_div(tile.cols, kLutPanelCols));
-  return static_cast<double>(8 + kLutBlock + 16 + blocks + (tile.planes ? tile.bits : 1) * groups + 2 * groups);
+  const int64_t groups = ceil_div(kLutSegment, tile.group_size) + 1;
+  const int64_t folds = ((tile.planes ? tile.bits : 1) + 2) * groups;
+  return static_cast<double>(6 + kLutBlock + kLutSegment / kLutBlock + folds + ceil_div(tile.cols, kLutSegment));
 }
 
 struct RowBound {

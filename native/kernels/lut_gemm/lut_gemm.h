@@ -31,6 +31,9 @@ enum class LutRounding : uint8_t { kNothing, kTables, kActivations };
 constexpr int64_t kLutBlock = 64;     // columns that share one step
 constexpr int64_t kLutChunk = 32;     // columns in one code word
 constexpr int64_t kLutTileRows = 64;  // rows of a full tile, and the row stride of a panel
+// Columns whose group sums share one fp32 sum before it joins the row's. A single sum over a long row or group gathers
+// too many roundings, of one sign when x is constant: over 16384 columns 6e-12, where exact mode promises 1e-12.
+constexpr int64_t kLutSegment = 512;
 // Columns of a panel: also how many products fp32 sums before it folds. A constant x gives rounding errors of one sign,
 // so the normalised error grows with this number's square: at 128 it can pass the 1e-12 of exact mode.
 constexpr int64_t kLutPanelCols = 64;

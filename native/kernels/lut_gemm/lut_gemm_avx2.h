@@ -105,42 +105,59 @@ struct LutSpan {
   float step;
 };
 
-// All rows of a tile go through a span before the next one: the code stream is read in order, the sums wait in L1.
+constexpr int kLutRegisters = kLutTileRows / 8;  // of rows, in a full tile
+
+// Columns [k, end), all in `group`: f += their part of the tile. All rows go through a span before the next one: the
+// code stream is read in order, the sums wait in L1.
+template <class Policy, int B, bool P>
+static void lut_add_group(const LutTile& tile, const LutTables& tables, int64_t group, int64_t k, int64_t end,
+                          __m256* f) {
+  constexpr int kSums = P ? B : 1;
+  const int registers = static_cast<int>(tile.stored_rows / 8);
+  __m256 t[kLutRegisters][kSums];
+  float sum = 0.0f;
+  for (bool first = true; k < end; first = false) {
+    const int64_t span_end = lut_span_end(k, end);
+    const int64_t chunk = k / kLutChunk;
+    LutSpan span = {tile.codes + chunk * B * tile.stored_rows,
+                    tile.stored_rows,
+                    tables.entries + chunk * Policy::kChunkBytes,
+                    (span_end + kLutChunk - 1) / kLutChunk - chunk,
+                    lut_span_bits(k, tile.group_size),
+                    tables.steps[k / kLutBlock]};
+    for (int r = 0; r < registers; ++r, span.codes += 8) {
+      __m256 sums[kSums];
+      Policy::template span<B, P>(span, sums);
+      LUTRA_UNROLL
+      for (int b = 0; b < kSums; ++b) t[r][b] = first ? sums[b] : _mm256_add_ps(t[r][b], sums[b]);
+    }
+    sum += tables.sums[k / 16];
+    k = span_end;
+  }
+  for (int r = 0; r < registers; ++r) f[r] = lut_fold<B, P, Policy::kCentred>(tile, group, 8 * r, t[r], sum, f[r]);
+}
+
 template <class Policy, int B, bool P>
 static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y) {
-  constexpr int kSums = P ? B : 1;
-  constexpr int kRegisters = kLutTileRows / 8;
   const int registers = static_cast<int>(tile.stored_rows / 8);
-  __m256 f[kRegisters];
-  __m256 t[kRegisters][kSums];
-  for (int r = 0; r < registers; ++r) f[r] = _mm256_setzero_ps();
-  int64_t k = 0;
-  for (int64_t group = 0; k < tile.cols; ++group) {
-    const int64_t group_end = lut_min(tile.cols, (group + 1) * tile.group_size);
-    float sum = 0.0f;
-    for (bool first = true; k < group_end; first = false) {
-      const int64_t end = lut_span_end(k, group_end);
-      const int64_t chunk = k / kLutChunk;
-      LutSpan span = {tile.codes + chunk * B * tile.stored_rows,
-                      tile.stored_rows,
-                      tables.entries + chunk * Policy::kChunkBytes,
-                      (end + kLutChunk - 1) / kLutChunk - chunk,
-                      lut_span_bits(k, tile.group_size),
-                      tables.steps[k / kLutBlock]};
-      for (int r = 0; r < registers; ++r, span.codes += 8) {
-        __m256 sums[kSums];
-        Policy::template span<B, P>(span, sums);
-        LUTRA_UNROLL
-        for (int b = 0; b < kSums; ++b) t[r][b] = first ? sums[b] : _mm256_add_ps(t[r][b], sums[b]);
-      }
-      sum += tables.sums[k / 16];
+  __m256 total[kLutRegisters];
+  for (int r = 0; r < registers; ++r) total[r] = _mm256_setzero_ps();
+  int64_t group = 0;
+  for (int64_t k = 0; k < tile.cols;) {
+    const int64_t segment_end = lut_min(tile.cols, k + kLutSegment);
+    __m256 f[kLutRegisters];
+    for (int r = 0; r < registers; ++r) f[r] = _mm256_setzero_ps();
+    while (k < segment_end) {
+      const int64_t end = lut_min(segment_end, (group + 1) * tile.group_size);
+      lut_add_group<Policy, B, P>(tile, tables, group, k, end, f);
       k = end;
+      if (end == (group + 1) * tile.group_size) ++group;
     }
-    for (int r = 0; r < registers; ++r) f[r] = lut_fold<B, P, Policy::kCentred>(tile, group, 8 * r, t[r], sum, f[r]);
+    for (int r = 0; r < registers; ++r) total[r] = _mm256_add_ps(total[r], f[r]);
   }
   for (int r = 0; r < registers; ++r) {
     const int64_t left = tile.rows - 8 * r;
-    if (left > 0) _mm256_maskstore_ps(y + 8 * r, lut_lanes(left), f[r]);
+    if (left > 0) _mm256_maskstore_ps(y + 8 * r, lut_lanes(left), total[r]);
   }
 }
 

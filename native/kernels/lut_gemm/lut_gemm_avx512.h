@@ -81,45 +81,62 @@ struct LutSpan {
   float step;
 };
 
+// Columns [k, end), all in `group`: f += their part of the rows.
+template <class Policy, int B, bool P, int R>
+LUTRA_INLINE void lut_add_group(const LutTile& tile, const LutTables& tables, int64_t group, int64_t row, int64_t k,
+                                int64_t end, __m512 (&f)[R]) {
+  constexpr int kSums = P ? B : 1;
+  __m512 t[R][kSums];
+  LUTRA_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LUTRA_UNROLL
+    for (int b = 0; b < kSums; ++b) t[r][b] = _mm512_setzero_ps();
+  }
+  float sum = 0.0f;
+  while (k < end) {
+    const int64_t span_end = lut_span_end(k, end);
+    const int64_t chunk = k / kLutChunk;
+    const LutSpan span = {tile.codes + chunk * B * tile.stored_rows + row,
+                          tile.stored_rows,
+                          tables.entries + chunk * Policy::kChunkBytes,
+                          (span_end + kLutChunk - 1) / kLutChunk - chunk,
+                          lut_span_bits(k, tile.group_size),
+                          tables.steps[k / kLutBlock]};
+    Policy::template span<B, P, R>(span, t);
+    sum += tables.sums[k / 16];
+    k = span_end;
+  }
+  LUTRA_UNROLL
+  for (int r = 0; r < R; ++r) f[r] = lut_fold<B, P>(tile, group, row + 16 * r, t[r], sum, f[r]);
+}
+
 template <class Policy, int B, bool P, int R>
 LUTRA_INLINE void lut_rows(const LutTile& tile, const LutTables& tables, int64_t row, float* y) {
-  constexpr int kSums = P ? B : 1;
-  __m512 f[R];
+  __m512 total[R];
   LUTRA_UNROLL
-  for (int r = 0; r < R; ++r) f[r] = _mm512_setzero_ps();
-  int64_t k = 0;
-  for (int64_t group = 0; k < tile.cols; ++group) {
-    const int64_t group_end = lut_min(tile.cols, (group + 1) * tile.group_size);
-    __m512 t[R][kSums];
+  for (int r = 0; r < R; ++r) total[r] = _mm512_setzero_ps();
+  int64_t group = 0;
+  for (int64_t k = 0; k < tile.cols;) {
+    const int64_t segment_end = lut_min(tile.cols, k + kLutSegment);
+    __m512 f[R];
     LUTRA_UNROLL
-    for (int r = 0; r < R; ++r) {
-      LUTRA_UNROLL
-      for (int b = 0; b < kSums; ++b) t[r][b] = _mm512_setzero_ps();
-    }
-    float sum = 0.0f;
-    while (k < group_end) {
-      const int64_t end = lut_span_end(k, group_end);
-      const int64_t chunk = k / kLutChunk;
-      const LutSpan span = {tile.codes + chunk * B * tile.stored_rows + row,
-                            tile.stored_rows,
-                            tables.entries + chunk * Policy::kChunkBytes,
-                            (end + kLutChunk - 1) / kLutChunk - chunk,
-                            lut_span_bits(k, tile.group_size),
-                            tables.steps[k / kLutBlock]};
-      Policy::template span<B, P, R>(span, t);
-      sum += tables.sums[k / 16];
+    for (int r = 0; r < R; ++r) f[r] = _mm512_setzero_ps();
+    while (k < segment_end) {
+      const int64_t end = lut_min(segment_end, (group + 1) * tile.group_size);
+      lut_add_group<Policy, B, P, R>(tile, tables, group, row, k, end, f);
       k = end;
+      if (end == (group + 1) * tile.group_size) ++group;
     }
     LUTRA_UNROLL
-    for (int r = 0; r < R; ++r) f[r] = lut_fold<B, P>(tile, group, row + 16 * r, t[r], sum, f[r]);
+    for (int r = 0; r < R; ++r) total[r] = _mm512_add_ps(total[r], f[r]);
   }
   LUTRA_UNROLL
   for (int r = 0; r < R; ++r) {
     const int64_t left = tile.rows - row - 16 * r;
     if (left >= 16) {
-      _mm512_storeu_ps(y + row + 16 * r, f[r]);
+      _mm512_storeu_ps(y + row + 16 * r, total[r]);
     } else if (left > 0) {
-      _mm512_mask_storeu_ps(y + row + 16 * r, static_cast<__mmask16>((1u << left) - 1), f[r]);
+      _mm512_mask_storeu_ps(y + row + 16 * r, static_cast<__mmask16>((1u << left) - 1), total[r]);
     }
   }
 }

@@ -128,26 +128,40 @@ float fold_group(const LutTile& tile, int64_t group, int64_t row, const float* t
   return result + c * sum;
 }
 
+// Columns [k, end) of one row, all in `group`.
+float group_part(LutMode mode, const LutTile& tile, const LutTables& tables, int64_t group, int64_t row, int64_t k,
+                 int64_t end) {
+  float totals[kMaxBits] = {};
+  float sum = 0.0f;
+  while (k < end) {
+    const int64_t span_end = lut_span_end(k, end);
+    if (mode == kLutExact) {
+      add_span<float, float>(tile, row, k, span_end, reinterpret_cast<const float*>(tables.entries), 0.5f, totals);
+    } else {
+      const float unit = 0.5f * tables.steps[k / kLutBlock];
+      const int16_t* entries = reinterpret_cast<const int16_t*>(tables.entries);
+      add_span<int16_t, int32_t>(tile, row, k, span_end, entries, unit, totals);
+    }
+    sum += tables.sums[k / 16];
+    k = span_end;
+  }
+  return fold_group(tile, group, row, totals, sum);
+}
+
 void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
   for (int64_t row = 0; row < tile.rows; ++row) {
     float total = 0.0f;
-    int64_t k = 0;
-    for (int64_t group = 0; k < tile.cols; ++group) {
-      const int64_t group_end = lut_min(tile.cols, (group + 1) * tile.group_size);
-      float totals[kMaxBits] = {};
-      float sum = 0.0f;
-      while (k < group_end) {
-        const int64_t end = lut_span_end(k, group_end);
-        if (mode == kLutExact) {
-          add_span<float, float>(tile, row, k, end, reinterpret_cast<const float*>(tables.entries), 0.5f, totals);
-        } else {
-          const float unit = 0.5f * tables.steps[k / kLutBlock];
-          add_span<int16_t, int32_t>(tile, row, k, end, reinterpret_cast<const int16_t*>(tables.entries), unit, totals);
-        }
-        sum += tables.sums[k / 16];
+    int64_t group = 0;
+    for (int64_t k = 0; k < tile.cols;) {
+      const int64_t segment_end = lut_min(tile.cols, k + kLutSegment);
+      float part = 0.0f;
+      while (k < segment_end) {
+        const int64_t end = lut_min(segment_end, (group + 1) * tile.group_size);
+        part += group_part(mode, tile, tables, group, row, k, end);
         k = end;
+        if (end == (group + 1) * tile.group_size) ++group;
       }
-      total += fold_group(tile, group, row, totals, sum);
+      total += part;
     }
     y[row] = total;
   }

@@ -57,6 +57,26 @@ LUTRA_TEST(lut_gemm, modes_hold_their_bound_on_every_distribution) {
           }
 }
 
+// fp32 sums must not grow with the row: a constant x gives rounding errors of one sign.
+LUTRA_TEST(lut_gemm, exact_mode_holds_on_long_rows) {
+  const int64_t cols = quick() ? 4096 : 16384;
+  for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes})
+    for (int64_t group : {int64_t{16}, cols})
+      for (Distribution d : {Distribution::kNormal, Distribution::kConstant})
+        for (int64_t tokens : {1, 9}) {
+          LutCase problem = case_of(48, cols, group, 3, kind, OffsetKind::kReal);
+          problem.distribution = d;
+          problem.tokens = tokens;
+          LutOperands operands(problem);
+          const std::vector<double> answer = operands.answer();
+          each_version([&](const LutGemmKernels& set) {
+            Context context = one_lane();
+            CHECK(lut_gemm_with(set, context, operands.view(), operands.x(), operands.y(), Mode::kExact).ok());
+            CHECK(nmse(operands.y_data(), answer.data(), answer.size()) <= mode_limit(Mode::kExact));
+          });
+        }
+}
+
 // Inputs whose every rounding is half a step and of one sign: the error comes near the bound and stays inside.
 LUTRA_TEST(lut_gemm, the_bound_holds_for_the_worst_input) {
   for (int bits : {2, 3, 4}) {
