@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import type { LutraError } from '../../lib/errors.js';
 import { openSafetensors } from '../../lib/formats/index.js';
 import { failureOf, fileBytes, framed, scratchDirectory } from '../lib/formats/safetensors-bytes.js';
 
@@ -101,6 +102,29 @@ describe('files that are not what they say', () => {
     const error = await failureOf(() => reader.load('x'));
     expect(error.code).toBe('LUTRA_E_MEMORY');
     expect(error.where).toContain('tensor "x"');
+  });
+
+  test('a file that is cut while it is read ends in a whole tensor or as truncated', async () => {
+    const bytes = 2 ** 26;
+    const header = fileBytes({ x: { dtype: 'U8', shape: [bytes], data_offsets: [0, bytes] } });
+    const outcomes = new Set<string>();
+    for (const delay of [0, 1, 2, 4, 8, 16]) {
+      const path = file('cut.safetensors', header);
+      truncateSync(path, header.length + bytes);
+      await using reader = await openSafetensors(path);
+      const loading = reader.load('x').then(
+        (tensor) => {
+          tensor.dispose();
+          return 'whole';
+        },
+        (error: LutraError) => error.code,
+      );
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      truncateSync(path, header.length + 100);
+      outcomes.add(await loading);
+      expect((await failureOf(() => reader.load('x'))).code).toBe('LUTRA_E_TRUNCATED');
+    }
+    expect([...outcomes].filter((outcome) => outcome !== 'whole' && outcome !== 'LUTRA_E_TRUNCATED')).toEqual([]);
   });
 
   test('a header as long as the limit, of zeros in a sparse file', async () => {

@@ -19,6 +19,8 @@ const chunkBytes = 2 ** 22;
 export class SafetensorsReader {
   readonly #files: ReadonlyMap<string, OpenFile>;
   readonly #running = new Set<Promise<unknown>>();
+  /** As many as `bytes` ran side by side. */
+  readonly #spareBuffers: Uint8Array[] = [];
   #closed = false;
 
   /** Made by `openSafetensors`. */
@@ -85,11 +87,15 @@ export class SafetensorsReader {
   /** The bytes of a tensor, piece after piece, whatever its type. A piece is overwritten when the next one is asked for. */
   async *bytes(name: string): AsyncGenerator<Uint8Array> {
     const entry = this.entry(name);
-    const buffer = new Uint8Array(Math.min(chunkBytes, entry.end - entry.begin));
-    for (let at = entry.begin; at < entry.end; at += buffer.length) {
-      const piece = buffer.subarray(0, Math.min(buffer.length, entry.end - at));
-      await this.#using(entry, (file) => readFully(file, piece, at));
-      yield piece;
+    const buffer = this.#spareBuffers.pop() ?? new Uint8Array(chunkBytes);
+    try {
+      for (let at = entry.begin; at < entry.end; at += buffer.length) {
+        const piece = buffer.subarray(0, Math.min(buffer.length, entry.end - at));
+        await this.#using(entry, (file) => readFully(file, piece, at));
+        yield piece;
+      }
+    } finally {
+      this.#spareBuffers.push(buffer);
     }
   }
 
