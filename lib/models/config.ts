@@ -62,7 +62,7 @@ export function parseConfig(raw: unknown, where: string): LlamaConfig {
     intermediateSize: fields.count('intermediate_size', limits.width * 8),
     layers: fields.count('num_hidden_layers', limits.layers),
     heads,
-    kvHeads: keyValueHeads(fields, heads),
+    kvHeads: keyValueHeads(fields, modelType, heads),
     headDim: headDimension(fields, hiddenSize, heads),
     vocabularySize,
     context,
@@ -97,7 +97,7 @@ function refuseUnsupported(fields: Fields, modelType: keyof typeof architectures
       'Quantize the original 16-bit checkpoint instead.',
     );
   const kinds = fields.get('layer_types');
-  const kind = fields.get('sliding_window') === undefined ? 'full_attention' : 'sliding_attention';
+  const kind = slidingWindow(fields, modelType) === 0 ? 'full_attention' : 'sliding_attention';
   if (kinds !== undefined && !(Array.isArray(kinds) && kinds.every((entry) => entry === kind)))
     fields.refuse(unsupported, 'layer_types', `${kind} in every layer`);
   if (modelType === 'mistral')
@@ -105,8 +105,9 @@ function refuseUnsupported(fields: Fields, modelType: keyof typeof architectures
       if (fields.flag(name, false)) fields.refuse(unsupported, name, 'false for a model of type mistral');
 }
 
-function keyValueHeads(fields: Fields, heads: number): number {
-  const kvHeads = fields.count('num_key_value_heads', limits.heads, heads);
+/** Transformers' defaults where the file does not say: all heads for Llama, 8 for Mistral. */
+function keyValueHeads(fields: Fields, modelType: LlamaConfig['modelType'], heads: number): number {
+  const kvHeads = fields.count('num_key_value_heads', limits.heads, modelType === 'llama' ? heads : 8);
   if (heads % kvHeads !== 0)
     fields.refuse('LUTRA_E_SHAPE', 'num_key_value_heads', `a divisor of num_attention_heads, ${heads}`);
   return kvHeads;
@@ -126,7 +127,9 @@ function headDimension(fields: Fields, hiddenSize: number, heads: number): numbe
   return headDim;
 }
 
+/** Null means none; a Mistral file that does not say means 4096, as in Transformers. */
 function slidingWindow(fields: Fields, modelType: LlamaConfig['modelType']): number {
+  if (modelType === 'mistral' && !fields.has('sliding_window')) return 4096;
   if (fields.get('sliding_window') === undefined) return 0;
   if (modelType === 'llama')
     fields.refuse('LUTRA_E_UNSUPPORTED_MODEL', 'sliding_window', 'null for a model of type llama');

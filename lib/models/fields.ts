@@ -17,6 +17,16 @@ export class Fields {
     return Object.hasOwn(this.#values, name) ? (this.#values[name] ?? undefined) : undefined;
   }
 
+  /** Whether the field is there, null or not. */
+  has(name: string): boolean {
+    return Object.hasOwn(this.#values, name);
+  }
+
+  /** Fields that are not null. */
+  get names(): string[] {
+    return Object.keys(this.#values).filter((name) => this.get(name) !== undefined);
+  }
+
   refuse(code: LutraErrorCode, name: string, expected: string, hint?: string): never {
     const found = JSON.stringify(this.get(name)) ?? 'nothing';
     throw lutraError(code, {

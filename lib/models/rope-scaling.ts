@@ -20,6 +20,8 @@ const maxFactor = 65536;
 export function parseRopeScaling(fields: Fields | null): RopeScaling {
   if (fields === null) return { type: 'none' };
   const key = fields.get('rope_type') !== undefined ? 'rope_type' : 'type';
+  if (fields.get(key) === undefined && fields.names.some((name) => name !== 'rope_theta'))
+    fields.refuse('LUTRA_E_UNSUPPORTED_MODEL', 'rope_type', `a type beside ${fields.names.join(', ')}`);
   const type = fields.word(key, ['default', 'linear', 'llama3'], 'default');
   const partial = fields.get('partial_rotary_factor');
   if (partial !== undefined && partial !== 1) fields.refuse('LUTRA_E_UNSUPPORTED_MODEL', 'partial_rotary_factor', '1');

@@ -107,6 +107,21 @@ describeWithShared('the forward of real models against the fp64 oracle', () => {
   });
 });
 
+describe('the bits of logits', () => {
+  it('do not depend on the number of threads', async () => {
+    await withTinyModel({ config: { hidden_size: 128, intermediate_size: 352, head_dim: 32 } }, async (dir) => {
+      const ids = randomIds(50, 40);
+      const [first, ...others] = await Promise.all(
+        [1, 2, 3, 0].map(async (threads) => {
+          using model = await loadModel(dir, { threads });
+          return logitsOf(model, ids);
+        }),
+      );
+      for (const other of others) expect(other).toEqual(first);
+    });
+  });
+});
+
 describe('a sequence computed in parts', () => {
   it.each(['grouped keys and values', 'a sliding window', 'llama3 rope scaling'])(
     'agrees whatever the parts: %s',

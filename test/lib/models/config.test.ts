@@ -89,6 +89,7 @@ describe('parseConfig', () => {
     const mistral = { model_type: 'mistral', architectures: ['MistralForCausalLM'] };
     expect(parse({ ...mistral, sliding_window: 32 }).slidingWindow).toBe(32);
     expect(parse({ ...mistral, sliding_window: null }).slidingWindow).toBe(0);
+    expect(parse(mistral)).toMatchObject({ slidingWindow: 4096, kvHeads: 8 });
   });
 
   it.each([
@@ -99,6 +100,8 @@ describe('parseConfig', () => {
     ['hidden_act', { hidden_act: 'gelu' }],
     ['rope_type', { rope_scaling: { rope_type: 'yarn', factor: 4 } }],
     ['type', { rope_scaling: { type: 'dynamic', factor: 2 } }],
+    ['rope_type', { rope_scaling: { factor: 2 } }],
+    ['rope_type', { rope_parameters: { full_attention: { rope_type: 'default' } } }],
     ['quantization_config', { quantization_config: { quant_method: 'gptq', bits: 4 } }],
     ['torch_dtype', { torch_dtype: 'float8_e4m3fn' }],
     ['partial_rotary_factor', { partial_rotary_factor: 0.5 }],
