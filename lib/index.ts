@@ -8,5 +8,31 @@ export {
   LutraNumericError,
   LutraResourceError,
 } from './errors.js';
+export { type Evaluation, type EvaluationOptions, type EvaluationProgress, evaluate } from './evaluation/index.js';
+export { Checkpoint, type CheckpointTensor, readCheckpoint } from './formats/index.js';
+export {
+  type FinishReason,
+  type GeneratedToken,
+  type GenerationOptions,
+  type LoadOptions,
+  loadModel,
+  Model,
+} from './inference/index.js';
+export { type Diagnosis, doctor, nativeMemory } from './native/index.js';
 export { dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound, type Mode } from './ops/index.js';
+export {
+  type Manifest,
+  type Progress,
+  type QuantizationJob,
+  type QuantizationResult,
+  quantizeModel,
+} from './pipeline/index.js';
+export {
+  normalizeRecipe,
+  type QuantizeOptions,
+  quantize,
+  type Recipe,
+  type RecipeInput,
+  type Statistics,
+} from './quantization/index.js';
 export { type Dtype, type QuantizedLayout, QuantizedTensor, Tensor, type TensorData } from './tensor/index.js';

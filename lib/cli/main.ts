@@ -6,6 +6,7 @@ import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
 import { registerGenerate } from './generate.js';
 import { registerInspect } from './inspect.js';
+import { registerQuantize } from './quantize.js';
 
 const program = new Command('lutra')
   .description('Low-bit weight quantization and look-up-table inference for language models')
@@ -13,7 +14,14 @@ const program = new Command('lutra')
   .showHelpAfterError('(lutra <command> --help lists the options)')
   .exitOverride();
 
-for (const register of [registerEval, registerGenerate, registerInspect, registerBench, registerDoctor])
+for (const register of [
+  registerQuantize,
+  registerEval,
+  registerGenerate,
+  registerInspect,
+  registerBench,
+  registerDoctor,
+])
   register(program);
 // Subcommands do not inherit exitOverride: without it commander would end the process with its own code.
 for (const command of program.commands) command.exitOverride();

@@ -1,4 +1,5 @@
 export * from './addon.js';
 export { cancellable } from './cancellation.js';
+export { type Diagnosis, doctor, nativeMemory } from './doctor.js';
 export { fromNative, guarded } from './failure.js';
 export { addon, load, platformName } from './loader.js';
