@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/gemm/gemm.h"
-#include "ops/lane_scratch.h"
 #include "ops/linear.h"
 #include "ops/operand.h"
 
@@ -11,62 +10,67 @@ namespace lutra {
 
 namespace {
 
-constexpr int64_t kBlock = 2 * kGemmBlock;
-constexpr int64_t kDepth = 256;        // rows of x in one packed panel
-constexpr int64_t kFp32Rows = 512;     // rows of x summed in fp32
-constexpr int64_t kRegionRows = 4096;  // rows of x between two looks at the cancel token
-constexpr size_t kPanelFloats = kBlock * kDepth;
+constexpr int64_t kPanel = kGemmBlock;  // columns of x in one panel
+constexpr int64_t kBlock = 2 * kPanel;  // rows and columns of a part's block
+constexpr int64_t kFp32Rows = 512;      // rows of x summed in fp32
+constexpr int64_t kRegionRows = 2048;   // rows of x packed at a time, and between two looks at the cancel token
 
-struct GramBlock {
-  const float* x;
+// `count` rows of x, copied into panels of kPanel columns: panels[c / kPanel][row][kPanel]. As x lies, every row of a
+// panel would be a page of its own, and all of them the same few sets of the cache.
+struct PackedRows {
+  const float* panels;
+  int64_t count;
   int64_t k;
-  double* gram;
   const GemmKernels& gemm;
 
-  void pack(int64_t row, int64_t depth, int64_t column, int64_t columns, int64_t tile, float* panels) const {
-    for (int64_t j = 0; j < columns; j += tile)
-      gemm.pack_columns(x + row * k + column + j, k, std::min(tile, columns - j), depth, tile, panels + j * depth);
+  const float* at(int64_t column, int64_t row) const {
+    return panels + (column / kPanel * count + row) * kPanel + column % kPanel;
   }
 
-  // products[rows, columns] (stride kBlock) (+)= x[row.., i..]^T x[row.., j..].
-  void multiply(int64_t row, int64_t depth, int64_t i, int64_t rows, int64_t j, int64_t columns, float* scratch,
-                bool add) const {
-    float* left = scratch;
-    float* right = left + kPanelFloats;
-    float* products = right + kPanelFloats;
-    pack(row, depth, i, rows, gemm.tile_rows, left);
-    pack(row, depth, j, columns, gemm.tile_cols, right);
-    for (int64_t a = 0; a < rows; a += gemm.tile_rows)
-      for (int64_t b = 0; b < columns; b += gemm.tile_cols)
-        gemm.tile(left + a * depth, right + b * depth, depth, products + a * kBlock + b, kBlock,
-                  std::min(gemm.tile_rows, rows - a), std::min(gemm.tile_cols, columns - b), add);
-  }
-
-  void accumulate(int64_t begin, int64_t end, int64_t i, int64_t j, float* scratch) const {
-    const int64_t rows = std::min(kBlock, k - i);
-    const int64_t columns = std::min(kBlock, k - j);
-    const float* products = scratch + 2 * kPanelFloats;
-    for (int64_t row = begin; row < end; row += kFp32Rows) {
-      const int64_t stop = std::min(end, row + kFp32Rows);
-      for (int64_t r = row; r < stop; r += kDepth)
-        multiply(r, std::min(kDepth, stop - r), i, rows, j, columns, scratch, r > row);
-      for (int64_t a = 0; a < rows; ++a)
-        for (int64_t b = 0; b < columns; ++b)
-          gram[(i + a) * k + j + b] += static_cast<double>(products[a * kBlock + b]);
-    }
-    if (i != j) mirror(i, rows, j, columns);
-  }
-
-  // Small squares keep both sides of the transposition in L1.
-  void mirror(int64_t i, int64_t rows, int64_t j, int64_t columns) const {
-    constexpr int64_t kSquare = 8;
-    for (int64_t a = 0; a < rows; a += kSquare)
-      for (int64_t b = 0; b < columns; b += kSquare)
-        for (int64_t bb = b; bb < std::min(columns, b + kSquare); ++bb)
-          for (int64_t aa = a; aa < std::min(rows, a + kSquare); ++aa)
-            gram[(j + bb) * k + i + aa] = gram[(i + aa) * k + j + bb];
+  // gram[i .., j ..] += x^T x over all packed rows, one block.
+  void accumulate(int64_t i, int64_t j, double* gram) const {
+    const int64_t i_end = std::min(k, i + kBlock);
+    const int64_t j_end = std::min(k, j + kBlock);
+    for (int64_t row = 0; row < count; row += kFp32Rows)
+      for (int64_t b = j; b < j_end; b += gemm.tile_cols)
+        for (int64_t a = i; a < i_end; a += gemm.tile_rows)
+          gemm.tile_to64(at(a, row), kPanel, at(b, row), kPanel, std::min(kFp32Rows, count - row), gram + a * k + b, k,
+                         std::min(gemm.tile_rows, i_end - a), std::min(gemm.tile_cols, j_end - b));
   }
 };
+
+// gram[j .., i ..] = gram[i .., j ..]^T. Small squares keep both sides of the transposition in L1.
+void mirror(int64_t i, int64_t j, int64_t k, double* gram) {
+  constexpr int64_t kSquare = 8;
+  const int64_t i_end = std::min(k, i + kBlock);
+  const int64_t j_end = std::min(k, j + kBlock);
+  for (int64_t a = i; a < i_end; a += kSquare)
+    for (int64_t b = j; b < j_end; b += kSquare)
+      for (int64_t row = b; row < std::min(j_end, b + kSquare); ++row)
+        for (int64_t column = a; column < std::min(i_end, a + kSquare); ++column)
+          gram[row * k + column] = gram[column * k + row];
+}
+
+Status accumulate_rows(Context& context, const float* x, int64_t count, int64_t k, double* gram) {
+  const GemmKernels& gemm = gemm_kernels();
+  const int64_t panels = ceil_div(k, kPanel);
+  const size_t bytes = static_cast<size_t>(panels * count * kPanel) * sizeof(float);
+  auto* packed = static_cast<float*>(context.scratch(bytes));
+  if (!packed) return out_of_memory(static_cast<int64_t>(bytes));
+  const bool ran = context.parallel(panels, [&](int64_t p) {
+    gemm.pack_columns(x + p * kPanel, k, std::min(kPanel, k - p * kPanel), count, kPanel, packed + p * count * kPanel);
+  });
+  if (!ran) return finished(false);
+  const PackedRows rows{packed, count, k, gemm};
+  const int64_t blocks = ceil_div(k, kBlock);
+  return finished(context.parallel(blocks * blocks, [&](int64_t part) {
+    const int64_t i = part / blocks * kBlock;
+    const int64_t j = part % blocks * kBlock;
+    if (j < i) return;
+    rows.accumulate(i, j, gram);
+    if (i != j) mirror(i, j, k, gram);
+  }));
+}
 
 }  // namespace
 
@@ -79,23 +83,8 @@ Status accumulate_gram(Context& context, const TensorView& x, const TensorView& 
   const int64_t k = x.shape[1];
   LUTRA_TRY(require_equal(gram.shape[0], k, "accumulate_gram: rows of gram, against columns of x"));
   LUTRA_TRY(require_equal(gram.shape[1], k, "accumulate_gram: columns of gram, against columns of x"));
-  const size_t slot_bytes = (2 * kPanelFloats + kBlock * kBlock) * sizeof(float);
-  const size_t bytes = LaneScratch::bytes(context, slot_bytes);
-  void* memory = context.scratch(bytes);
-  if (!memory) return out_of_memory(static_cast<int64_t>(bytes));
-  LaneScratch lanes(context, memory, slot_bytes);
-  const GramBlock block{x.as<float>(), k, gram.as<double>(), gemm_kernels()};
-  const int64_t blocks = ceil_div(k, kBlock);
-  for (int64_t begin = 0; begin < n; begin += kRegionRows) {
-    const bool ran = context.parallel(blocks * blocks, [&](int64_t part) {
-      const int64_t i = part / blocks;
-      const int64_t j = part % blocks;
-      if (j < i) return;
-      const LaneScratch::Slot slot(lanes);
-      block.accumulate(begin, std::min(n, begin + kRegionRows), i * kBlock, j * kBlock, slot.as<float>());
-    });
-    if (!ran) return finished(false);
-  }
+  for (int64_t row = 0; row < n; row += kRegionRows)
+    LUTRA_TRY(accumulate_rows(context, x.as<float>() + row * k, std::min(kRegionRows, n - row), k, gram.as<double>()));
   return ok_status();
 }
 

@@ -15,7 +15,7 @@ namespace lutra {
 namespace {
 
 constexpr int64_t kBlockK = 256;           // a panel of B of this depth stays in L1
-constexpr int64_t kChunkRows = 384;        // rows of A packed at a time: a multiple of every tile
+constexpr int64_t kChunkRows = 768;        // rows of A packed at a time: a multiple of every tile
 constexpr int64_t kFewRows = 16;           // up to here the rows of B are read in place
 constexpr int64_t kPartBytes = 256 << 10;  // of B, in a part of the product with few rows
 
@@ -62,7 +62,8 @@ class BlockedProduct {
     const int64_t row_tiles = ceil_div(rows, gemm_.tile_rows);
     const int64_t padded = row_tiles * gemm_.tile_rows;
     const size_t packed_bytes = static_cast<size_t>(round_up(padded * k_, 16)) * sizeof(float);
-    const size_t slot_bytes = 2 * kGemmBlock * kBlockK * sizeof(float);  // panels of B, and widened rows
+    const size_t slot_bytes =
+        static_cast<size_t>(2 * gemm_.tile_cols * kBlockK) * sizeof(float);  // a panel of B, and widened rows
     const size_t bytes = packed_bytes + LaneScratch::bytes(context, slot_bytes);
     auto* packed = static_cast<float*>(context.scratch(bytes));
     if (!packed) return out_of_memory(static_cast<int64_t>(bytes));
@@ -78,13 +79,18 @@ class BlockedProduct {
       const int64_t first_tile = part % splits * split_tiles;
       const int64_t end_tile = std::min(row_tiles, first_tile + split_tiles);
       const int64_t column = part / splits * kGemmBlock;
-      for (int64_t kk = 0; kk < k_ && first_tile < end_tile; kk += kBlockK) {
+      const int64_t end_column = std::min(m_, column + kGemmBlock);
+      // A panel of B stays in L1 while all of A passes by.
+      for (int64_t kk = 0; kk < k_; kk += kBlockK) {
         const int64_t depth = std::min(kBlockK, k_ - kk);
-        pack_right(column, kk, depth, slot.as<float>());
-        for (int64_t t = first_tile; t < end_tile; ++t) {
-          const int64_t row = t * gemm_.tile_rows;
-          multiply(packed + kk * padded + row * depth, slot.as<float>(), depth, column,
-                   std::min(gemm_.tile_rows, rows - row), c + row * c_stride + column, c_stride, kk > 0);
+        for (int64_t j = column; j < end_column; j += gemm_.tile_cols) {
+          const int64_t columns = std::min(gemm_.tile_cols, end_column - j);
+          pack_right(j, columns, kk, depth, slot.as<float>());
+          for (int64_t t = first_tile; t < end_tile; ++t) {
+            const int64_t row = t * gemm_.tile_rows;
+            gemm_.tile(packed + kk * padded + row * depth, gemm_.tile_rows, slot.as<float>(), gemm_.tile_cols, depth,
+                       c + row * c_stride + j, c_stride, std::min(gemm_.tile_rows, rows - row), columns, kk > 0);
+          }
         }
       }
     }));
@@ -105,29 +111,15 @@ class BlockedProduct {
     });
   }
 
-  // Panels of the rows [row, row + kGemmBlock) of B; 16-bit rows are widened behind them first.
-  void pack_right(int64_t row, int64_t kk, int64_t depth, float* panels) const {
-    const int64_t end = std::min(m_, row + kGemmBlock);
-    float* widened = panels + kGemmBlock * kBlockK;
-    for (int64_t r = row; r < end; r += gemm_.tile_cols, panels += depth * gemm_.tile_cols) {
-      const int64_t live = std::min(gemm_.tile_cols, end - r);
-      if (b_.k_major) {
-        gemm_.pack_columns(offset(b_, kk, r), b_.stride, live, depth, gemm_.tile_cols, panels);
-      } else if (b_.dtype == Dtype::kF32) {
-        gemm_.pack_rows(offset(b_, r, kk), b_.stride, live, depth, gemm_.tile_cols, panels);
-      } else {
-        const auto widen = b_.dtype == Dtype::kBF16 ? convert_.bf16_to_f32 : convert_.f16_to_f32;
-        for (int64_t i = 0; i < live; ++i) widen(offset16(b_, r + i, kk), widened + i * depth, depth);
-        gemm_.pack_rows(widened, depth, live, depth, gemm_.tile_cols, panels);
-      }
-    }
-  }
-
-  void multiply(const float* a, const float* panels, int64_t depth, int64_t column, int64_t rows, float* c,
-                int64_t c_stride, bool add) const {
-    const int64_t columns = std::min(kGemmBlock, m_ - column);
-    for (int64_t j = 0; j < columns; j += gemm_.tile_cols)
-      gemm_.tile(a, panels + j * depth, depth, c + j, c_stride, rows, std::min(gemm_.tile_cols, columns - j), add);
+  // The panel of rows [row, row + live) of B; 16-bit rows are widened behind it first.
+  void pack_right(int64_t row, int64_t live, int64_t kk, int64_t depth, float* panel) const {
+    if (b_.k_major) return gemm_.pack_columns(offset(b_, kk, row), b_.stride, live, depth, gemm_.tile_cols, panel);
+    if (b_.dtype == Dtype::kF32)
+      return gemm_.pack_rows(offset(b_, row, kk), b_.stride, live, depth, gemm_.tile_cols, panel);
+    const auto widen = b_.dtype == Dtype::kBF16 ? convert_.bf16_to_f32 : convert_.f16_to_f32;
+    float* widened = panel + gemm_.tile_cols * depth;
+    for (int64_t i = 0; i < live; ++i) widen(offset16(b_, row + i, kk), widened + i * depth, depth);
+    gemm_.pack_rows(widened, depth, live, depth, gemm_.tile_cols, panel);
   }
 
   const GemmKernels& gemm_ = gemm_kernels();

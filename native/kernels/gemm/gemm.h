@@ -1,6 +1,6 @@
 // Dense products on packed panels, and short dot products on unpacked rows.
 //
-// A panel holds `tile` rows of an operand k-major: panel[kk * tile + r] = row r at kk, rows past the end are zero.
+// A panel holds rows of an operand k-major: panel[kk * stride + r] = row r at kk, rows past the end are zero.
 // A register tile multiplies a panel of A by a panel of B over all of k, in ascending order of k, one fused
 // multiply-add a step: the bits of an output depend on k alone, not on its place in the tile.
 #pragma once
@@ -15,11 +15,14 @@ struct GemmKernels {
   // fp32 register tile: C[rows, cols] (+)= A B^T. rows <= tile_rows, cols <= tile_cols; both divide kGemmBlock.
   int64_t tile_rows;
   int64_t tile_cols;
-  void (*tile)(const float* a, const float* b, int64_t k, float* c, int64_t c_stride, int64_t rows, int64_t cols,
-               bool add);
-  // Packs `rows` <= tile rows of a row-major operand [rows, k].
+  void (*tile)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float* c,
+               int64_t c_stride, int64_t rows, int64_t cols, bool add);
+  // The same sum in fp32, added to C in fp64.
+  void (*tile_to64)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
+                    int64_t c_stride, int64_t rows, int64_t cols);
+  // Packs `rows` <= tile rows of a row-major operand [rows, k] into a panel of stride `tile`.
   void (*pack_rows)(const float* source, int64_t stride, int64_t rows, int64_t k, int64_t tile, float* panel);
-  // Packs `columns` <= tile columns of a k-major operand [k, columns].
+  // Packs `columns` <= tile columns of a k-major operand [k, columns] into a panel of stride `tile`.
   void (*pack_columns)(const float* source, int64_t stride, int64_t columns, int64_t k, int64_t tile, float* panel);
 
   // fp64 register tile: C[rows, cols] -= A B^T.

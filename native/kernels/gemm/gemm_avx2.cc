@@ -12,6 +12,7 @@ constexpr int kCols = 16;
 constexpr int kCols64 = 8;
 constexpr int kDotRows = 4;
 constexpr int kDotTokens = 2;
+constexpr int kAhead = 16;  // steps of k between a prefetch and its use: panels come from L2
 
 // All ones in the first `lanes` of 8 32-bit lanes.
 __m256i first(int64_t lanes) {
@@ -31,14 +32,22 @@ void store(float* c, int64_t lanes, __m256 value, bool add) {
   }
 }
 
-void tile(const float* a, const float* b, int64_t k, float* c, int64_t c_stride, int64_t rows, int64_t cols, bool add) {
-  __m256 low[kRows];
-  __m256 high[kRows];
+// The lines of C are far away and a tile needs them only at its end.
+__attribute__((always_inline)) inline void prefetch(const void* c, int64_t stride_bytes, int64_t rows, int64_t bytes) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t line = 0; line < bytes; line += 64)
+      _mm_prefetch(static_cast<const char*>(c) + i * stride_bytes + line, _MM_HINT_T0);
+}
+
+__attribute__((always_inline)) inline void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                                                    int64_t k, __m256 low[kRows], __m256 high[kRows]) {
 #pragma GCC unroll 6
   for (int i = 0; i < kRows; ++i) low[i] = high[i] = _mm256_setzero_ps();
-  for (int64_t kk = 0; kk < k; ++kk, a += kRows, b += kCols) {
+  for (int64_t kk = 0; kk < k; ++kk, a += a_stride, b += b_stride) {
     const __m256 b0 = _mm256_loadu_ps(b);
     const __m256 b1 = _mm256_loadu_ps(b + 8);
+    _mm_prefetch(reinterpret_cast<const char*>(b + kAhead * b_stride), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(a + kAhead * a_stride), _MM_HINT_T0);
 #pragma GCC unroll 6
     for (int i = 0; i < kRows; ++i) {
       const __m256 ai = _mm256_set1_ps(a[i]);
@@ -46,11 +55,43 @@ void tile(const float* a, const float* b, int64_t k, float* c, int64_t c_stride,
       high[i] = _mm256_fmadd_ps(ai, b1, high[i]);
     }
   }
+}
+
+void tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float* c, int64_t c_stride,
+          int64_t rows, int64_t cols, bool add) {
+  prefetch(c, c_stride * 4, rows, cols * 4);
+  __m256 low[kRows];
+  __m256 high[kRows];
+  multiply(a, a_stride, b, b_stride, k, low, high);
 #pragma GCC unroll 6
   for (int i = 0; i < kRows; ++i)
     if (i < rows) {
       store(c + i * c_stride, cols, low[i], add);
       store(c + i * c_stride + 8, cols - 8, high[i], add);
+    }
+}
+
+// c[0 .. min(lanes, 4)) += value.
+void add_wide(double* c, int64_t lanes, __m128 value) {
+  if (lanes <= 0) return;
+  const __m256i mask = first4(lanes);
+  _mm256_maskstore_pd(c, mask, _mm256_add_pd(_mm256_maskload_pd(c, mask), _mm256_cvtps_pd(value)));
+}
+
+void tile_to64(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
+               int64_t c_stride, int64_t rows, int64_t cols) {
+  prefetch(c, c_stride * 8, rows, cols * 8);
+  __m256 low[kRows];
+  __m256 high[kRows];
+  multiply(a, a_stride, b, b_stride, k, low, high);
+#pragma GCC unroll 6
+  for (int i = 0; i < kRows; ++i)
+    if (i < rows) {
+      double* row = c + i * c_stride;
+      add_wide(row, cols, _mm256_castps256_ps128(low[i]));
+      add_wide(row + 4, cols - 4, _mm256_extractf128_ps(low[i], 1));
+      add_wide(row + 8, cols - 8, _mm256_castps256_ps128(high[i]));
+      add_wide(row + 12, cols - 12, _mm256_extractf128_ps(high[i], 1));
     }
 }
 
@@ -63,6 +104,7 @@ void subtract(double* c, int64_t lanes, __m256d value) {
 void tile64(const double* a, const double* b, int64_t k, double* c, int64_t c_stride, int64_t rows, int64_t cols) {
   __m256d low[kRows];
   __m256d high[kRows];
+  prefetch(c, c_stride * 8, rows, cols * 8);
 #pragma GCC unroll 6
   for (int i = 0; i < kRows; ++i) low[i] = high[i] = _mm256_setzero_pd();
   for (int64_t kk = 0; kk < k; ++kk, a += kRows, b += kCols64) {
@@ -128,12 +170,10 @@ void pack_rows(const float* source, int64_t stride, int64_t rows, int64_t k, int
 }
 
 void pack_columns(const float* source, int64_t stride, int64_t columns, int64_t k, int64_t tile, float* panel) {
-  for (int64_t strip = 0; strip < tile; strip += 8) {
-    const __m256i lanes = first(tile - strip);
-    const __m256i live = first(columns - strip);
-    for (int64_t kk = 0; kk < k; ++kk)
-      _mm256_maskstore_ps(panel + kk * tile + strip, lanes, _mm256_maskload_ps(source + kk * stride + strip, live));
-  }
+  for (int64_t kk = 0; kk < k; ++kk)
+    for (int64_t strip = 0; strip < tile; strip += 8)
+      _mm256_maskstore_ps(panel + kk * tile + strip, first(tile - strip),
+                          _mm256_maskload_ps(source + kk * stride + strip, first(columns - strip)));
 }
 
 float sum_of(__m256 v) {
@@ -189,7 +229,7 @@ void dot(const float* x, int64_t x_stride, int64_t tokens, const float* w, int64
 
 }  // namespace
 
-const GemmKernels gemm_avx2 = {"avx2", kRows,   kCols,  tile,     pack_rows,  pack_columns,
+const GemmKernels gemm_avx2 = {"avx2", kRows,   kCols,  tile,     tile_to64,  pack_rows, pack_columns,
                                kRows,  kCols64, tile64, kDotRows, kDotTokens, dot};
 
 }  // namespace lutra

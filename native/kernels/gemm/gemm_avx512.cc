@@ -11,6 +11,7 @@ constexpr int kRows = 12;
 constexpr int kCols = 32;
 constexpr int kCols64 = 16;
 constexpr int kDot = 4;
+constexpr int kAhead = 16;  // steps of k between a prefetch and its use: panels come from L2
 
 __mmask16 first(int64_t lanes) {
   return lanes >= 16 ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << (lanes < 0 ? 0 : lanes)) - 1u);
@@ -24,17 +25,24 @@ void store(float* c, __mmask16 mask, __m512 value, bool add) {
   _mm512_mask_storeu_ps(c, mask, value);
 }
 
-// R: rows computed, the panel's stride stays kRows.
+// The lines of C are far away and a tile needs them only at its end.
+__attribute__((always_inline)) inline void prefetch(const void* c, int64_t stride_bytes, int64_t rows, int64_t bytes) {
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t line = 0; line < bytes; line += 64)
+      _mm_prefetch(static_cast<const char*>(c) + i * stride_bytes + line, _MM_HINT_T0);
+}
+
 template <int R>
-void tile_of(const float* a, const float* b, int64_t k, float* c, int64_t c_stride, int64_t rows, int64_t cols,
-             bool add) {
-  __m512 low[R];
-  __m512 high[R];
+__attribute__((always_inline)) inline void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
+                                                    int64_t k, __m512 low[R], __m512 high[R]) {
 #pragma GCC unroll 12
   for (int i = 0; i < R; ++i) low[i] = high[i] = _mm512_setzero_ps();
-  for (int64_t kk = 0; kk < k; ++kk, a += kRows, b += kCols) {
+  for (int64_t kk = 0; kk < k; ++kk, a += a_stride, b += b_stride) {
     const __m512 b0 = _mm512_loadu_ps(b);
     const __m512 b1 = _mm512_loadu_ps(b + 16);
+    _mm_prefetch(reinterpret_cast<const char*>(b + kAhead * b_stride), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(b + kAhead * b_stride + 16), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(a + kAhead * a_stride), _MM_HINT_T0);
 #pragma GCC unroll 12
     for (int i = 0; i < R; ++i) {
       const __m512 ai = _mm512_set1_ps(a[i]);
@@ -42,6 +50,16 @@ void tile_of(const float* a, const float* b, int64_t k, float* c, int64_t c_stri
       high[i] = _mm512_fmadd_ps(ai, b1, high[i]);
     }
   }
+}
+
+// R: rows computed, rounded up from the rows wanted.
+template <int R>
+void tile_of(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float* c, int64_t c_stride,
+             int64_t rows, int64_t cols, bool add) {
+  prefetch(c, c_stride * 4, rows, cols * 4);
+  __m512 low[R];
+  __m512 high[R];
+  multiply<R>(a, a_stride, b, b_stride, k, low, high);
   const __mmask16 mask0 = first(cols);
   const __mmask16 mask1 = first(cols - 16);
 #pragma GCC unroll 12
@@ -52,10 +70,35 @@ void tile_of(const float* a, const float* b, int64_t k, float* c, int64_t c_stri
     }
 }
 
-void tile(const float* a, const float* b, int64_t k, float* c, int64_t c_stride, int64_t rows, int64_t cols, bool add) {
-  if (rows <= 4) return tile_of<4>(a, b, k, c, c_stride, rows, cols, add);
-  if (rows <= 8) return tile_of<8>(a, b, k, c, c_stride, rows, cols, add);
-  tile_of<12>(a, b, k, c, c_stride, rows, cols, add);
+void tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float* c, int64_t c_stride,
+          int64_t rows, int64_t cols, bool add) {
+  if (rows <= 4) return tile_of<4>(a, a_stride, b, b_stride, k, c, c_stride, rows, cols, add);
+  if (rows <= 8) return tile_of<8>(a, a_stride, b, b_stride, k, c, c_stride, rows, cols, add);
+  tile_of<12>(a, a_stride, b, b_stride, k, c, c_stride, rows, cols, add);
+}
+
+// c[0 .. min(lanes, 16)) += value.
+void add_wide(double* c, int64_t lanes, __m512 value) {
+  const __mmask8 mask0 = first8(lanes);
+  const __mmask8 mask1 = first8(lanes - 8);
+  const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(value));
+  const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
+  _mm512_mask_storeu_pd(c, mask0, _mm512_add_pd(_mm512_maskz_loadu_pd(mask0, c), low));
+  if (mask1) _mm512_mask_storeu_pd(c + 8, mask1, _mm512_add_pd(_mm512_maskz_loadu_pd(mask1, c + 8), high));
+}
+
+void tile_to64(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
+               int64_t c_stride, int64_t rows, int64_t cols) {
+  prefetch(c, c_stride * 8, rows, cols * 8);
+  __m512 low[kRows];
+  __m512 high[kRows];
+  multiply<kRows>(a, a_stride, b, b_stride, k, low, high);
+#pragma GCC unroll 12
+  for (int i = 0; i < kRows; ++i)
+    if (i < rows) {
+      add_wide(c + i * c_stride, cols, low[i]);
+      if (cols > 16) add_wide(c + i * c_stride + 16, cols - 16, high[i]);
+    }
 }
 
 void subtract(double* c, __mmask8 mask, __m512d value) {
@@ -65,6 +108,7 @@ void subtract(double* c, __mmask8 mask, __m512d value) {
 void tile64(const double* a, const double* b, int64_t k, double* c, int64_t c_stride, int64_t rows, int64_t cols) {
   __m512d low[kRows];
   __m512d high[kRows];
+  prefetch(c, c_stride * 8, rows, cols * 8);
 #pragma GCC unroll 12
   for (int i = 0; i < kRows; ++i) low[i] = high[i] = _mm512_setzero_pd();
   for (int64_t kk = 0; kk < k; ++kk, a += kRows, b += kCols64) {
@@ -143,13 +187,11 @@ void pack_rows(const float* source, int64_t stride, int64_t rows, int64_t k, int
 }
 
 void pack_columns(const float* source, int64_t stride, int64_t columns, int64_t k, int64_t tile, float* panel) {
-  for (int64_t strip = 0; strip < tile; strip += 16) {
-    const __mmask16 lanes = first(tile - strip);
-    const __mmask16 live = first(columns - strip);
-    for (int64_t kk = 0; kk < k; ++kk)
-      _mm512_mask_storeu_ps(panel + kk * tile + strip, lanes,
-                            _mm512_maskz_loadu_ps(live, source + kk * stride + strip));
-  }
+  for (int64_t kk = 0; kk < k; ++kk)
+    for (int64_t strip = 0; strip < tile; strip += 16) {
+      const __m512 v = _mm512_maskz_loadu_ps(first(columns - strip), source + kk * stride + strip);
+      _mm512_mask_storeu_ps(panel + kk * tile + strip, first(tile - strip), v);
+    }
 }
 
 template <int T, int R>
@@ -205,7 +247,7 @@ void dot(const float* x, int64_t x_stride, int64_t tokens, const float* w, int64
 
 }  // namespace
 
-const GemmKernels gemm_avx512 = {"avx512", kRows,   kCols,  tile, pack_rows, pack_columns,
+const GemmKernels gemm_avx512 = {"avx512", kRows,   kCols,  tile, tile_to64, pack_rows, pack_columns,
                                  kRows,    kCols64, tile64, kDot, kDot,      dot};
 
 }  // namespace lutra

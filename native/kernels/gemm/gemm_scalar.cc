@@ -11,13 +11,26 @@ constexpr int64_t kRows64 = 4;
 constexpr int64_t kCols64 = 4;
 constexpr int64_t kDotLanes = 8;  // partial sums of one dot product
 
-void tile(const float* a, const float* b, int64_t k, float* c, int64_t c_stride, int64_t rows, int64_t cols, bool add) {
-  float sum[kRows][kCols] = {};
-  for (int64_t kk = 0; kk < k; ++kk, a += kRows, b += kCols)
+void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float sum[kRows][kCols]) {
+  for (int64_t kk = 0; kk < k; ++kk, a += a_stride, b += b_stride)
     for (int64_t i = 0; i < kRows; ++i)
       for (int64_t j = 0; j < kCols; ++j) sum[i][j] += a[i] * b[j];
+}
+
+void tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float* c, int64_t c_stride,
+          int64_t rows, int64_t cols, bool add) {
+  float sum[kRows][kCols] = {};
+  multiply(a, a_stride, b, b_stride, k, sum);
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < cols; ++j) c[i * c_stride + j] = add ? c[i * c_stride + j] + sum[i][j] : sum[i][j];
+}
+
+void tile_to64(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
+               int64_t c_stride, int64_t rows, int64_t cols) {
+  float sum[kRows][kCols] = {};
+  multiply(a, a_stride, b, b_stride, k, sum);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < cols; ++j) c[i * c_stride + j] += static_cast<double>(sum[i][j]);
 }
 
 void tile64(const double* a, const double* b, int64_t k, double* c, int64_t c_stride, int64_t rows, int64_t cols) {
@@ -56,7 +69,7 @@ void dot(const float* x, int64_t x_stride, int64_t tokens, const float* w, int64
 
 }  // namespace
 
-const GemmKernels gemm_scalar = {"scalar", kRows,   kCols,  tile, pack_rows, pack_columns,
+const GemmKernels gemm_scalar = {"scalar", kRows,   kCols,  tile, tile_to64, pack_rows, pack_columns,
                                  kRows64,  kCols64, tile64, 4,    4,         dot};
 
 }  // namespace lutra

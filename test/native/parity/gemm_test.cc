@@ -51,11 +51,27 @@ void check_tile(const GemmKernels& kernels, int64_t rows, int64_t cols, int64_t 
   std::vector<double> expected(static_cast<size_t>(rows * cols));
   gemm_reference(a.data(), k, b.data(), k, rows, cols, k, expected.data());
   Guarded<float> c(static_cast<size_t>(rows * cols), slack);
-  kernels.tile(panel_a.data(), panel_b.data(), k, c.data(), cols, rows, cols, false);
+  kernels.tile(panel_a.data(), kernels.tile_rows, panel_b.data(), kernels.tile_cols, k, c.data(), cols, rows, cols,
+               false);
   const std::vector<double> magnitude = magnitudes(a, b, rows, cols, k);
   check_close(c, expected, magnitude, 1);
-  kernels.tile(panel_a.data(), panel_b.data(), k, c.data(), cols, rows, cols, true);
+  kernels.tile(panel_a.data(), kernels.tile_rows, panel_b.data(), kernels.tile_cols, k, c.data(), cols, rows, cols,
+               true);
   check_close(c, expected, magnitude, 2);
+  // Into fp64, on panels of a wider stride.
+  Guarded<double> wide(static_cast<size_t>(rows * cols), slack);
+  for (size_t i = 0; i < wide.size(); ++i) wide[i] = 5.0;
+  const int64_t stride = kGemmBlock;
+  Guarded<float> wide_a(static_cast<size_t>(stride * k));
+  Guarded<float> wide_b(static_cast<size_t>(stride * k));
+  kernels.pack_rows(a.data(), k, rows, k, stride, wide_a.data());
+  kernels.pack_columns(b_columns.data(), cols, cols, k, stride, wide_b.data());
+  kernels.tile_to64(wide_a.data(), stride, wide_b.data(), stride, k, wide.data(), cols, rows, cols);
+  for (size_t i = 0; i < wide.size(); ++i) {
+    CHECK_LE(std::fabs(wide[i] - 5.0 - expected[i]), 1e-6 * magnitude[i] + 1e-12);
+    const float sum = static_cast<float>(wide[i] - 5.0);
+    CHECK_LE(std::fabs(sum - c[i] * 0.5f), 1e-6 * magnitude[i] + 1e-12);
+  }
 }
 
 void check_tile64(const GemmKernels& kernels, int64_t rows, int64_t cols, int64_t k) {
@@ -119,9 +135,9 @@ void dot_without_tail(const float* x, int64_t x_stride, int64_t tokens, const fl
                       int64_t k, float* y, int64_t y_stride) {
   gemm_scalar.dot(x, x_stride, tokens, w, w_stride, rows, k > 8 ? k / 8 * 8 : k, y, y_stride);
 }
-void tile_without_last_column(const float* a, const float* b, int64_t k, float* c, int64_t c_stride, int64_t rows,
-                              int64_t cols, bool add) {
-  gemm_scalar.tile(a, b, k, c, c_stride, rows, cols > 1 ? cols - 1 : cols, add);
+void tile_without_last_column(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float* c,
+                              int64_t c_stride, int64_t rows, int64_t cols, bool add) {
+  gemm_scalar.tile(a, a_stride, b, b_stride, k, c, c_stride, rows, cols > 1 ? cols - 1 : cols, add);
 }
 
 }  // namespace
