@@ -32,6 +32,15 @@ __attribute__((always_inline)) inline __m512 sums_of(const __m512 v[16]) {
   return _mm512_permute_ps(d, 0xd8);
 }
 
+// The first `live` of four scores. No masked store: the compiler would fold the extraction into it, and the
+// processor raises faults for the masked lanes of vextractf32x4.
+void store_scores(float* out, int64_t live, __m128 values) {
+  if (live >= kKeys) return _mm_storeu_ps(out, values);
+  alignas(16) float lanes[kKeys];
+  _mm_store_ps(lanes, values);
+  for (int64_t l = 0; l < live; ++l) out[l] = lanes[l];
+}
+
 template <int R>
 __attribute__((always_inline)) inline void step(const float* const* q, const float* const* keys, int64_t i,
                                                 __mmask16 mask, __m512 sum[16]) {
@@ -62,12 +71,12 @@ void scores_of(const float* const* q, const float* keys, int64_t stride, int64_t
     for (; i + 16 <= head_dim; i += 16) step<R>(q, rows, i, 0xffff, sum);
     if (i < head_dim) step<R>(q, rows, i, first(head_dim - i), sum);
     const __m512 all = _mm512_mul_ps(sums_of(sum), scales);
-    const __mmask8 live = static_cast<__mmask8>(first(count - j) & 0xf);
+    const int64_t live = count - j;
     float* out = scores + j;
-    _mm_mask_storeu_ps(out, live, _mm512_castps512_ps128(all));
-    if (R > 1) _mm_mask_storeu_ps(out + scores_stride, live, _mm512_extractf32x4_ps(all, 2));
-    if (R > 2) _mm_mask_storeu_ps(out + 2 * scores_stride, live, _mm512_extractf32x4_ps(all, 1));
-    if (R > 3) _mm_mask_storeu_ps(out + 3 * scores_stride, live, _mm512_extractf32x4_ps(all, 3));
+    store_scores(out, live, _mm512_castps512_ps128(all));
+    if (R > 1) store_scores(out + scores_stride, live, _mm512_extractf32x4_ps(all, 2));
+    if (R > 2) store_scores(out + 2 * scores_stride, live, _mm512_extractf32x4_ps(all, 1));
+    if (R > 3) store_scores(out + 3 * scores_stride, live, _mm512_extractf32x4_ps(all, 3));
   }
 }
 
