@@ -27,7 +27,8 @@ double roundings(const LutTile& tile, int64_t tokens) {
   if (tokens > kLutTableTokens) return static_cast<double>(2 + kLutPanelCols + ceil_div(tile.cols, kLutPanelCols));
   const int64_t groups = ceil_div(kLutSegment, tile.group_size) + 1;
   const int64_t folds = ((tile.planes ? tile.bits : 1) + 2) * groups;
-  return static_cast<double>(6 + kLutBlock + kLutSegment / kLutBlock + folds + ceil_div(tile.cols, kLutSegment));
+  const int64_t spans = kLutSegment / kLutBlock * tile.bits;
+  return static_cast<double>(6 + kLutBlock + spans + folds + ceil_div(tile.cols, kLutSegment));
 }
 
 struct RowBound {

@@ -7,6 +7,7 @@ namespace lutra {
 namespace {
 
 constexpr int kMaxBits = 8;
+constexpr int kRows = 16;  // a tile stores a multiple of these
 
 float stored(const void* values, int64_t i, LutFloat type) {
   switch (type) {
@@ -72,50 +73,76 @@ void build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64
   }
 }
 
-// One row's code words of a chunk, and from them the code of a column.
-struct Words {
-  uint32_t plane[kMaxBits];
-
-  Words(const LutTile& tile, int64_t row, int64_t chunk) {
-    for (int b = 0; b < tile.bits; ++b) plane[b] = tile.codes[(chunk * tile.bits + b) * tile.stored_rows + row];
-  }
-  int code(int bits, int64_t k) const {
-    int value = 0;
-    for (int b = 0; b < bits; ++b) value |= static_cast<int>((plane[b] >> (k % kLutChunk)) & 1u) << b;
-    return value;
-  }
+// What a span adds to 16 rows, as the loops below keep it: by plane, so that a plane needs no multiplication and the
+// compiler may put the rows in lanes.
+struct Totals {
+  float plane[kMaxBits][kRows] = {};  // uniform rows use the first: the sum over codes
 };
 
-// The sums of a span, centred: one for the codes of a uniform row, one a plane otherwise. Exact in integers (64 columns
-// * 255 * 32767 < 2^30, twice that after centring); in fp32 at most 64 additions.
-template <typename Entry, typename Sum>
-void add_span(const LutTile& tile, int64_t row, int64_t begin, int64_t end, const Entry* entries, float unit,
-              float* totals) {
-  Sum sums[kMaxBits] = {};
-  const int centre = tile.planes ? 1 : (1 << tile.bits) - 1;
-  for (int64_t k = begin; k < end;) {
-    const Words words(tile, row, k / kLutChunk);
-    const int64_t stop = lut_min(end, (k / kLutChunk + 1) * kLutChunk);
-    for (; k < stop; ++k) {
-      const Sum x = static_cast<Sum>(entries[k]);
-      if (!tile.planes) {
-        sums[0] += static_cast<Sum>(2 * words.code(tile.bits, k) - centre) * x;
-        continue;
-      }
-      for (int b = 0; b < tile.bits; ++b) sums[b] += ((words.plane[b] >> (k % kLutChunk)) & 1u) ? x : -x;
+// sums[r] += x of the columns whose bit is set, columns [k, end) of one chunk.
+void add_bits(const uint32_t* words, const int16_t* x, int64_t k, int64_t end, int32_t* sums) {
+  for (; k < end; ++k) {
+    const int to_sign = static_cast<int>(31 - k % kLutChunk);
+    for (int r = 0; r < kRows; ++r) sums[r] += x[k] & (static_cast<int32_t>(words[r] << to_sign) >> 31);
+  }
+}
+
+// sums[r] += x where the bit is set, -x where it is not.
+void add_signs(const uint32_t* words, const float* x, int64_t k, int64_t end, float* sums) {
+  for (; k < end; ++k) {
+    const int to_sign = static_cast<int>(31 - k % kLutChunk);
+    const uint32_t value = __builtin_bit_cast(uint32_t, x[k]);
+    for (int r = 0; r < kRows; ++r)
+      sums[r] += __builtin_bit_cast(float, value ^ (~(words[r] << to_sign) & 0x80000000u));
+  }
+}
+
+const uint32_t* words_of(const LutTile& tile, int64_t row, int64_t k, int b) {
+  return tile.codes + (k / kLutChunk * tile.bits + b) * tile.stored_rows + row;
+}
+
+int64_t chunk_end(int64_t k, int64_t end) { return lut_min(end, (k / kLutChunk + 1) * kLutChunk); }
+
+// Twice the centred sums, exact in integers: a span has 64 columns, 2 * 64 * 32767 * 255 < 2^31.
+void add_fixed_span(const LutTile& tile, int64_t row, int64_t begin, int64_t end, const int16_t* x, float step,
+                    Totals* totals) {
+  int32_t all = 0;
+  for (int64_t k = begin; k < end; ++k) all += x[k];
+  int32_t codes[kRows] = {};
+  for (int b = 0; b < tile.bits; ++b) {
+    int32_t sums[kRows] = {};
+    for (int64_t k = begin; k < end; k = chunk_end(k, end))
+      add_bits(words_of(tile, row, k, b), x, k, chunk_end(k, end), sums);
+    for (int r = 0; r < kRows; ++r) {
+      const int32_t centred = 2 * sums[r] - all;
+      codes[r] += centred * (1 << b);
+      if (tile.planes) totals->plane[b][r] += static_cast<float>(centred) * (0.5f * step);
     }
   }
-  for (int b = 0; b < (tile.planes ? tile.bits : 1); ++b) totals[b] += static_cast<float>(sums[b]) * unit;
+  if (tile.planes) return;
+  for (int r = 0; r < kRows; ++r) totals->plane[0][r] += static_cast<float>(codes[r]) * (0.5f * step);
+}
+
+// The centred sums in fp32: at most 64 additions a plane. Powers of two are exact factors.
+void add_exact_span(const LutTile& tile, int64_t row, int64_t begin, int64_t end, const float* x, Totals* totals) {
+  for (int b = 0; b < tile.bits; ++b) {
+    float sums[kRows] = {};
+    for (int64_t k = begin; k < end; k = chunk_end(k, end))
+      add_signs(words_of(tile, row, k, b), x, k, chunk_end(k, end), sums);
+    float* plane = totals->plane[tile.planes ? b : 0];
+    const float unit = tile.planes ? 0.5f : 0.5f * static_cast<float>(1 << b);
+    for (int r = 0; r < kRows; ++r) plane[r] += sums[r] * unit;
+  }
 }
 
 // sum_b alpha_b * totals_b + c * sum, see the centred form in lut_gemm.h.
-float fold_group(const LutTile& tile, int64_t group, int64_t row, const float* totals, float sum) {
+float fold_group(const LutTile& tile, int64_t group, int64_t row, const Totals& totals, int r, float sum) {
   const int planes = tile.planes ? tile.bits : 1;
   float result = 0.0f;
   float alphas = 0.0f;
   for (int b = 0; b < planes; ++b) {
     const float alpha = stored(tile.scales, (group * planes + b) * tile.stored_rows + row, tile.scale_type);
-    result += alpha * totals[b];
+    result += alpha * totals.plane[b][r];
     alphas += alpha;
   }
   const float half = tile.planes ? 0.5f : 0.5f * static_cast<float>((1 << tile.bits) - 1);
@@ -128,42 +155,41 @@ float fold_group(const LutTile& tile, int64_t group, int64_t row, const float* t
   return result + c * sum;
 }
 
-// Columns [k, end) of one row, all in `group`.
-float group_part(LutMode mode, const LutTile& tile, const LutTables& tables, int64_t group, int64_t row, int64_t k,
-                 int64_t end) {
-  float totals[kMaxBits] = {};
+// Columns [k, end), all in `group`: parts += what they give 16 rows.
+void add_group(LutMode mode, const LutTile& tile, const LutTables& tables, int64_t group, int64_t row, int64_t k,
+               int64_t end, float* parts) {
+  Totals totals;
   float sum = 0.0f;
   while (k < end) {
     const int64_t span_end = lut_span_end(k, end);
     if (mode == kLutExact) {
-      add_span<float, float>(tile, row, k, span_end, reinterpret_cast<const float*>(tables.entries), 0.5f, totals);
+      add_exact_span(tile, row, k, span_end, reinterpret_cast<const float*>(tables.entries), &totals);
     } else {
-      const float unit = 0.5f * tables.steps[k / kLutBlock];
       const int16_t* entries = reinterpret_cast<const int16_t*>(tables.entries);
-      add_span<int16_t, int32_t>(tile, row, k, span_end, entries, unit, totals);
+      add_fixed_span(tile, row, k, span_end, entries, tables.steps[k / kLutBlock], &totals);
     }
     sum += tables.sums[k / 16];
     k = span_end;
   }
-  return fold_group(tile, group, row, totals, sum);
+  for (int r = 0; r < kRows; ++r) parts[r] += fold_group(tile, group, row + r, totals, r, sum);
 }
 
 void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
-  for (int64_t row = 0; row < tile.rows; ++row) {
-    float total = 0.0f;
+  for (int64_t row = 0; row < tile.rows; row += kRows) {
+    float total[kRows] = {};
     int64_t group = 0;
     for (int64_t k = 0; k < tile.cols;) {
       const int64_t segment_end = lut_min(tile.cols, k + kLutSegment);
-      float part = 0.0f;
+      float parts[kRows] = {};
       while (k < segment_end) {
         const int64_t end = lut_min(segment_end, (group + 1) * tile.group_size);
-        part += group_part(mode, tile, tables, group, row, k, end);
+        add_group(mode, tile, tables, group, row, k, end, parts);
         k = end;
         if (end == (group + 1) * tile.group_size) ++group;
       }
-      total += part;
+      for (int r = 0; r < kRows; ++r) total[r] += parts[r];
     }
-    y[row] = total;
+    for (int64_t r = 0; r < lut_min(kRows, tile.rows - row); ++r) y[row + r] = total[r];
   }
 }
 
