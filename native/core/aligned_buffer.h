@@ -1,9 +1,12 @@
 // A 64-byte aligned, move-only block of memory. Allocation failure is a state, not an exception.
+//
+// Blocks of kMappedBytes and more are mappings of their own, so that their memory goes back to the system when they
+// end: aligned_alloc of glibc before 2.38 cannot use a freed block again for a request of the same size, and a job that
+// loads one matrix after the other would grow by each of them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <utility>
 
 namespace lutra {
@@ -11,13 +14,10 @@ namespace lutra {
 class AlignedBuffer {
  public:
   static constexpr size_t kAlignment = 64;
+  static constexpr size_t kMappedBytes = size_t{1} << 20;
 
   AlignedBuffer() = default;
-  explicit AlignedBuffer(size_t bytes) : bytes_(bytes) {
-    const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    if (rounded >= bytes) data_ = std::aligned_alloc(kAlignment, rounded ? rounded : kAlignment);
-    if (!data_) bytes_ = 0;
-  }
+  explicit AlignedBuffer(size_t bytes) : data_(allocate(bytes)), bytes_(data_ ? bytes : 0) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
@@ -27,7 +27,7 @@ class AlignedBuffer {
   }
   AlignedBuffer(const AlignedBuffer&) = delete;
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
-  ~AlignedBuffer() { std::free(data_); }
+  ~AlignedBuffer() { release(data_, bytes_); }
 
   explicit operator bool() const { return data_ != nullptr; }
   size_t bytes() const { return bytes_; }
@@ -37,6 +37,9 @@ class AlignedBuffer {
   }
 
  private:
+  static void* allocate(size_t bytes);
+  static void release(void* data, size_t bytes);
+
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };

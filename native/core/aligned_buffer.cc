@@ -1,0 +1,40 @@
+#include "core/aligned_buffer.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdlib>
+
+namespace lutra {
+
+namespace {
+
+// Address sanitizer watches the ends of heap blocks, not those of mappings.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kMap = false;
+#else
+constexpr bool kMap = true;
+#endif
+
+bool mapped(size_t bytes) { return kMap && bytes >= AlignedBuffer::kMappedBytes; }
+
+}  // namespace
+
+void* AlignedBuffer::allocate(size_t bytes) {
+  if (bytes > SIZE_MAX - kAlignment) return nullptr;
+  if (mapped(bytes)) {
+    void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return data == MAP_FAILED ? nullptr : data;
+  }
+  const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  return std::aligned_alloc(kAlignment, rounded ? rounded : kAlignment);
+}
+
+void AlignedBuffer::release(void* data, size_t bytes) {
+  if (data && mapped(bytes))
+    munmap(data, bytes);
+  else
+    std::free(data);
+}
+
+}  // namespace lutra
