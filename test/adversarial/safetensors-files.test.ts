@@ -69,6 +69,44 @@ describe('shard names that lead out of the directory', () => {
   });
 });
 
+describe('the limits of an index, below, at and above', () => {
+  async function outcomes(sizes: number[], indexOf: (size: number) => string, limits = {}): Promise<string[]> {
+    const path = indexed('limits', 'x.safetensors');
+    writeFileSync(join(path, 'x.safetensors'), shard);
+    const found: string[] = [];
+    for (const size of sizes) {
+      writeFileSync(join(path, 'model.safetensors.index.json'), indexOf(size));
+      found.push(
+        await openSafetensors(path, limits).then(
+          (reader) => reader.close().then(() => 'read'),
+          (error: LutraError) => error.code,
+        ),
+      );
+    }
+    return found;
+  }
+  const map = '"weight_map":{"x":"x.safetensors"}';
+  const expected = ['read', 'read', 'LUTRA_E_HEADER'];
+
+  test('its bytes', async () => {
+    expect(await outcomes([499, 500, 501], (n) => `{${map}}`.padEnd(n), { headerBytes: 500 })).toEqual(expected);
+  });
+  test('values inside each other', async () => {
+    // The index is the first level; metadata is the second.
+    const nested = (levels: number) => `${'['.repeat(levels - 1)}${']'.repeat(levels - 1)}`;
+    expect(await outcomes([63, 64, 65], (n) => `{"metadata":${nested(n)},${map}}`)).toEqual(expected);
+  });
+  test('its tensors and its files', async () => {
+    const files = (n: number) => Array.from({ length: n }, (_, i) => `"t${i}":"f${i}"`).join();
+    const code = (n: number, limits: object) => outcomes([n], () => `{"weight_map":{${files(n)}}}`, limits);
+    for (const limits of [{ tensors: 20 }, { shards: 20 }]) {
+      // Within the limit the next thing that is wrong is found: the files are not there.
+      expect(await code(20, limits)).toEqual(['LUTRA_E_NOT_FOUND']);
+      expect(await code(21, limits)).toEqual(['LUTRA_E_HEADER']);
+    }
+  });
+});
+
 describe('files that are not what they say', () => {
   const file = (name: string, bytes: Uint8Array): string => {
     const path = join(scratch, name);
