@@ -4,7 +4,14 @@ import { Bench } from 'tinybench';
 import { lutraError } from '../errors.js';
 import { addon, taskIds } from '../native/index.js';
 import { dequantize, lutGemm, type Mode, Program } from '../ops/index.js';
-import { codesBytes, type QuantizedLayout, QuantizedTensor, scalesElements, Tensor } from '../tensor/index.js';
+import {
+  checkLayout,
+  codesBytes,
+  type QuantizedLayout,
+  QuantizedTensor,
+  scalesElements,
+  Tensor,
+} from '../tensor/index.js';
 import { type CommonOptions, type Invocation, runCommand, wholeNumber, withCommonOptions } from './command.js';
 import { table } from './table.js';
 
@@ -64,6 +71,9 @@ function parseShape(text: string): [number, number] {
 
 async function bench(options: BenchOptions, { signal }: Invocation): Promise<BenchResult> {
   const [rows, cols] = options.shape;
+  const { groupSize } = options;
+  const layouts = widths.map((bits) => ({ rows, cols, bits, groupSize, kind: 'uniform', offsets: 'none' }) as const);
+  for (const layout of layouts) checkLayout(layout, 'lutra bench');
   const { isa, threads } = addon().describe();
   const read = await readBandwidth(options.threads, signal);
   const result: BenchResult = {
@@ -71,14 +81,13 @@ async function bench(options: BenchOptions, { signal }: Invocation): Promise<Ben
     isa,
     threads: options.threads || threads,
     shape: `${rows}x${cols}`,
-    groupSize: options.groupSize,
+    groupSize,
     tokens: options.tokens,
     matrices: 1,
     readGigabytesPerSecond: read / 1e9,
     rows: [],
   };
-  for (const bits of widths) {
-    const layout = { rows, cols, bits, groupSize: options.groupSize, kind: 'uniform', offsets: 'none' } as const;
+  for (const layout of layouts) {
     const copies = Math.max(1, Math.ceil((options.rotate * 1e6) / codesBytes(layout)));
     result.matrices = Math.max(result.matrices, copies);
     const matrices = Array.from({ length: copies }, (_, seed) => randomMatrix(layout, seed));

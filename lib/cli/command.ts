@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Command, CommanderError, InvalidArgumentError } from 'commander';
 import { LutraError, lutraError } from '../errors.js';
+import { onFile } from '../formats/index.js';
 
 /** Exit codes of the command line, as docs/cli.md lists them. */
 export const exitCodes = { ok: 0, failed: 1, usage: 2, bug: 70, interrupted: 130 } as const;
@@ -66,16 +67,22 @@ class Interrupted extends Error {
   }
 }
 
+/** What `print` rejects with when nobody reads stdout any more (`| head`): a reason to stop, not a failure. */
+class ReaderGone extends Error {}
+
 /** Reports a failure and sets the exit code that belongs to it. */
 export async function fail(name: string, options: CommonOptions, error: unknown): Promise<void> {
   process.exitCode = exitCodeOf(error);
-  const { message } = error instanceof Error ? error : new Error(String(error));
+  // Also what ends --help and --version: their text is out.
+  if (process.exitCode === exitCodes.ok) return;
+  const message = messageOf(error);
   const details = error instanceof LutraError ? error : null;
   if (options.json) {
     const code = details?.code ?? (error instanceof CommanderError ? 'LUTRA_E_OPTION' : codeOfOther(error));
     const { where = null, found = null, expected = null, hint = null } = details ?? {};
     const body = { code, message, where, found, expected, hint };
-    await print(`${JSON.stringify({ lutra: version, command: name, ok: false, error: body })}\n`);
+    // What stdout does not take, stderr still tells.
+    await print(`${JSON.stringify({ lutra: version, command: name, ok: false, error: body })}\n`).catch(() => {});
   }
   // Commander has printed a usage error already.
   if (error instanceof CommanderError) return;
@@ -85,7 +92,15 @@ export async function fail(name: string, options: CommonOptions, error: unknown)
   if (options.verbose && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
 }
 
+/** On one line, and without the "error: " that commander puts in front of its messages. */
+function messageOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof CommanderError && error.code === 'commander.help') return 'no command is given';
+  return text.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ');
+}
+
 function exitCodeOf(error: unknown): number {
+  if (error instanceof ReaderGone) return exitCodes.ok;
   if (error instanceof Interrupted) return exitCodes.interrupted;
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage;
   if (error instanceof LutraError) return error.code === 'LUTRA_E_INTERNAL' ? exitCodes.bug : exitCodes.failed;
@@ -94,14 +109,20 @@ function exitCodeOf(error: unknown): number {
 
 const codeOfOther = (error: unknown) => (error instanceof Interrupted ? 'ABORTED' : 'LUTRA_E_INTERNAL');
 
-/** Writes to stdout and waits until it is out; a reader that went away is no error of ours. */
+/**
+ * Writes to stdout and waits until it is out.
+ *
+ * @throws `ReaderGone`, which ends a command quietly; `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` where stdout is a file
+ */
 export function print(text: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    process.stdout.write(text, (error) => {
-      if (error && (error as NodeJS.ErrnoException).code !== 'EPIPE') reject(error);
-      else resolve();
+  const write = () =>
+    new Promise<void>((resolve, reject) => {
+      process.stdout.write(text, (error) => {
+        if (!error) resolve();
+        else reject((error as NodeJS.ErrnoException).code === 'EPIPE' ? new ReaderGone() : error);
+      });
     });
-  });
+  return onFile('stdout', write);
 }
 
 /** Parses an option that is a whole number of at least `least`. */
@@ -124,15 +145,9 @@ export const realNumber =
     return value;
   };
 
-/** The text of a file. @throws `LUTRA_E_NOT_FOUND`, and `LUTRA_E_OPTION` where it is not UTF-8 */
+/** The text of a file. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`, and `LUTRA_E_OPTION` where it is not UTF-8 */
 export async function readText(path: string): Promise<string> {
-  const bytes = await readFile(path).catch((cause: Error) => {
-    throw lutraError('LUTRA_E_NOT_FOUND', {
-      message: `the file cannot be read (${cause.message})`,
-      where: path,
-      cause,
-    });
-  });
+  const bytes = await onFile(path, () => readFile(path));
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {

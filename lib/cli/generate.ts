@@ -58,8 +58,9 @@ async function run(modelDir: string, options: GenerateOptions, { signal, json }:
   const model = await loadModel(modelDir, { mode, threads, signal });
   try {
     const result: Generation = { text: '', tokens: 0, finishReason: 'length' };
+    const pieces = model.generate(prompt, { ...sampling, signal });
     if (!json) await print(prompt);
-    for await (const piece of model.generate(prompt, { ...sampling, signal })) {
+    for await (const piece of pieces) {
       result.text += piece.text;
       result.tokens++;
       if (piece.finishReason) result.finishReason = piece.finishReason;

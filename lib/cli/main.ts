@@ -26,6 +26,10 @@ for (const register of [
 // Subcommands do not inherit exitOverride: without it commander would end the process with its own code.
 for (const command of program.commands) command.exitOverride();
 
+// Without listeners Node ends the process when a reader goes away; `print` sees what happens to the result.
+process.stdout.on('error', () => {});
+process.stderr.on('error', () => {});
+
 program.parseAsync().catch(async (error: unknown) => {
   const name = program.commands.find((command) => command.name() === process.argv[2])?.name() ?? '';
   await fail(name, { json: process.argv.includes('--json'), verbose: process.argv.includes('--verbose') }, error);

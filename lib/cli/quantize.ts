@@ -47,9 +47,18 @@ export function registerQuantize(program: Command): void {
     .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
     .option('--shard-size <GB>', 'largest file of the output', realNumber(0.001))
     .option('--overwrite', 'replace an existing output')
-    .action((modelDir: string, options: QuantizeOptions) =>
-      runCommand('quantize', options, (invocation) => run(modelDir, options, invocation), render),
-    );
+    .action((modelDir: string, options: QuantizeOptions, command: Command) => {
+      checkRecipeOptions(options, command);
+      return runCommand('quantize', options, (invocation) => run(modelDir, options, invocation), render);
+    });
+}
+
+/** A recipe comes from the options or from a file: a usage error where it comes from neither or from both. */
+function checkRecipeOptions({ method, bits, groupSize, symmetric, recipe }: QuantizeOptions, command: Command): void {
+  if (recipe === undefined && (method === undefined || bits === undefined))
+    command.error('error: --method and --bits are needed, or --recipe <file>');
+  if (recipe !== undefined && [method, bits, groupSize, symmetric].some((option) => option !== undefined))
+    command.error('error: a recipe file says method, bits, group size and symmetry itself');
 }
 
 async function run(model: string, options: QuantizeOptions, { signal }: Invocation): Promise<QuantizationResult> {
@@ -75,20 +84,7 @@ async function run(model: string, options: QuantizeOptions, { signal }: Invocati
 
 async function readRecipe(options: QuantizeOptions): Promise<Record<string, unknown>> {
   const { method, bits, groupSize, symmetric, recipe: file } = options;
-  if (file === undefined) {
-    if (method === undefined || bits === undefined)
-      throw lutraError('LUTRA_E_OPTION', {
-        message: 'say how to quantize',
-        where: 'lutra quantize',
-        expected: '--method and --bits, or --recipe <file>',
-      });
-    return { method, bits, groupSize: groupSize ?? 128, ...(symmetric ? { symmetric } : {}) };
-  }
-  if (method !== undefined || bits !== undefined || groupSize !== undefined || symmetric !== undefined)
-    throw lutraError('LUTRA_E_OPTION', {
-      message: 'a recipe file says method, bits, group size and symmetry itself',
-      where: '--recipe',
-    });
+  if (file === undefined) return { method, bits, groupSize: groupSize ?? 128, ...(symmetric ? { symmetric } : {}) };
   const text = await readText(file);
   try {
     return JSON.parse(text);

@@ -25,10 +25,12 @@ export function load(root: string): Addon {
   try {
     return (require('node-gyp-build') as (dir: string) => Addon)(root);
   } catch (cause) {
+    // node-gyp-build looks here instead, for the package of this name.
+    const folder = (root === packageRoot && process.env.LUTRA_PREBUILD) || root;
     throw lutraError('LUTRA_E_NO_BINARY', {
-      message: `no binary of lutra fits this machine (${platformName()}); tried ${triedPaths(root).join(', ')}`,
-      where: root,
-      found: availablePrebuilds(root),
+      message: `no binary of lutra fits this machine (${platformName()}); tried ${triedPaths(folder).join(', ')}`,
+      where: folder,
+      found: availablePrebuilds(folder),
       expected: `${process.platform}-${process.arch} for ${libc()}`,
       hint:
         'Install on a supported platform, or build from a clone of the repository: npm ci needs g++, make and cmake. ' +

@@ -1,0 +1,222 @@
+import { spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { withTinyModel } from '../../tiny-checkpoint.js';
+import { demo, lutra, program, texts } from './lutra.js';
+import { failureOf } from './schemas.js';
+
+const scratch = mkdtempSync(join(tmpdir(), 'lutra-cli-'));
+const outputs = join(scratch, 'outputs');
+const out = join(outputs, 'out');
+mkdirSync(outputs);
+afterEach(() => {
+  for (const name of readdirSync(outputs)) rmSync(join(outputs, name), { recursive: true });
+});
+afterAll(() => rmSync(scratch, { recursive: true }));
+
+const rtn = ['quantize', demo, '--out', out, '--method', 'rtn', '--bits', '3'];
+
+describe('exit code 0', () => {
+  it.each([
+    [['--version']],
+    [['--help']],
+    [['quantize', '--help']],
+    [['help', 'eval']],
+    [['eval', '--help', '--json']],
+  ])('%j prints text and no object', async (args) => {
+    const { code, stdout, stderr } = await lutra(args);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).not.toBe('');
+    expect(stdout).not.toContain('"ok"');
+  });
+
+  it('is that of a command whose reader has seen enough', () => {
+    const long = `"${process.execPath}" "${program}" inspect "${demo}" --tensors`;
+    for (const command of [`${long} --json`, long, long.replace(/inspect.*/, '--help')]) {
+      const { status, stdout, stderr } = spawnSync('bash', ['-c', `set -o pipefail; ${command} | head -c 10`], {
+        encoding: 'utf8',
+      });
+      expect({ status, stderr, length: stdout.length }, command).toEqual({ status: 0, stderr: '', length: 10 });
+    }
+  });
+
+  it('is that of a text whose reader has gone, which is not generated to its end', async () => {
+    await withTinyModel(endless, async (dir) => {
+      let seen = 0;
+      const { code, stderr } = await lutra(generateEndlessly(dir), {
+        onOutput: (child, _, text) => {
+          seen += text.length;
+          child.stdout?.destroy();
+        },
+      });
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      expect(seen).toBeGreaterThan(0);
+    });
+  });
+});
+
+describe('exit code 1', () => {
+  it('comes with one line, and with a stack only when asked for', async () => {
+    const plain = await lutra(['inspect', scratch]);
+    expect(plain).toMatchObject({ code: 1, stdout: '' });
+    expect(plain.stderr).toMatch(/^lutra inspect: LUTRA_E_NOT_FOUND [^\n]+\n$/);
+    const verbose = await lutra(['inspect', scratch, '--verbose']);
+    expect(verbose.code).toBe(1);
+    expect(verbose.stderr.startsWith(plain.stderr)).toBe(true);
+    expect(verbose.stderr).toMatch(/\n {4}at /);
+  });
+
+  const text = join(texts, 'evaluation.txt');
+  const recipeFile = join(scratch, 'recipe.json');
+  it.each<[string, string[], string]>([
+    ['a text that is not there', ['eval', demo, '--text', join(scratch, 'none.txt')], 'LUTRA_E_NOT_FOUND'],
+    ['a text that is a directory', ['eval', demo, '--text', scratch], 'LUTRA_E_IO'],
+    ['a text that is none', ['eval', demo, '--text', join(demo, 'model.safetensors')], 'LUTRA_E_OPTION'],
+    ['documents without a separator', ['eval', demo, '--text', text, '--convention', 'documents'], 'LUTRA_E_OPTION'],
+    ['an unusable sampling option', ['generate', demo, '--prompt', 'x', '--top-p', '2'], 'LUTRA_E_OPTION'],
+    ['an unusable group size', ['bench', '--shape', '64x64', '--group-size', '31'], 'LUTRA_E_GROUP_SIZE'],
+    ['an output below a file', [...rtn.with(3, join(demo, 'config.json', 'out'))], 'LUTRA_E_EXISTS'],
+    ['a method without its calibration', rtn.with(5, 'gptq'), 'LUTRA_E_OPTION'],
+    ['an unknown method', rtn.with(5, 'magic'), 'LUTRA_E_METHOD'],
+    ['an unknown width', rtn.with(7, '5'), 'LUTRA_E_BITS'],
+    ['an output that is the input', rtn.with(3, demo), 'LUTRA_E_SAME_PATH'],
+  ])('%s', async (_, args, expected) => {
+    const { code, stdout, stderr } = await lutra([...args, '--json']);
+    expect(code, stderr).toBe(1);
+    expect(failureOf(stdout).error.code).toBe(expected);
+    expect(stderr).toMatch(new RegExp(`^lutra ${args[0]}: ${expected} [^\\n]+\\n$`));
+    expect(readdirSync(outputs)).toEqual([]);
+  });
+
+  it.each([
+    ['no JSON', '{\n  "method": "rtn",\n\n}', 'LUTRA_E_OPTION'],
+    ['an array', '[]', 'LUTRA_E_OPTION'],
+    ['an unknown key', '{ "method": "rtn", "bits": 3, "groupSize": 64, "grupSize": 64 }', 'LUTRA_E_OPTION'],
+    ['a slot that is not built yet', '{ "method": "rtn", "bits": 3, "groupSize": 64, "lowRank": 8 }', 'LUTRA_E_OPTION'],
+  ])('a recipe file with %s', async (_, content, expected) => {
+    writeFileSync(recipeFile, content);
+    const { code, stdout, stderr } = await lutra(['quantize', demo, '--out', out, '--recipe', recipeFile, '--json']);
+    expect(code, stderr).toBe(1);
+    expect(failureOf(stdout).error.code).toBe(expected);
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
+
+  it('an existing output, until --overwrite is given', async () => {
+    expect((await lutra(rtn)).code).toBe(0);
+    const refused = await lutra([...rtn, '--json']);
+    expect(refused.code).toBe(1);
+    expect(failureOf(refused.stdout).error.code).toBe('LUTRA_E_EXISTS');
+    expect((await lutra([...rtn, '--overwrite'])).code).toBe(0);
+    expect(readdirSync(outputs)).toEqual(['out']);
+  });
+
+  it('no binary for this machine, where LUTRA_PREBUILD is named among the tried paths', async () => {
+    const { code, stdout } = await lutra(['doctor', '--json'], { env: { LUTRA_PREBUILD: outputs } });
+    expect(code).toBe(1);
+    const { error } = failureOf(stdout);
+    expect(error.code).toBe('LUTRA_E_NO_BINARY');
+    expect(error.where).toBe(outputs);
+    expect(error.message).toContain(join(outputs, 'prebuilds'));
+  });
+
+  it.runIf(existsSync('/dev/full'))('a disk that has no room for the result', () => {
+    const full = openSync('/dev/full', 'w');
+    try {
+      for (const json of [[], ['--json']]) {
+        const args = [program, 'inspect', demo, ...json];
+        const { status, stderr } = spawnSync(process.execPath, args, {
+          encoding: 'utf8',
+          stdio: ['ignore', full, 'pipe'],
+        });
+        expect(status).toBe(1);
+        expect(stderr).toMatch(/^lutra inspect: LUTRA_E_DISK_FULL stdout: [^\n]+\n$/);
+      }
+    } finally {
+      closeSync(full);
+    }
+  });
+});
+
+describe('exit code 2', () => {
+  it.each([
+    [[]],
+    [['--json']],
+    [['conquer']],
+    [['quantize', 'model']],
+    [['quantize', 'model', '--out', 'out']],
+    [['quantize', 'model', '--out', 'out', '--method', 'rtn']],
+    [['quantize', 'model', '--out', 'out', '--recipe', 'r.json', '--bits', '3']],
+    [['quantize', 'model', '--out', 'out', '--method', 'gptq', '--bits', '3', '--samples', '0']],
+    [['inspect', 'model', '--unknown']],
+    [['eval', 'model']],
+    [['eval', 'model', '--text', 't', '--convention', 'paragraphs']],
+    [['generate', 'model', '--prompt', 'x', '--temperature', 'warm']],
+    [['inspect', 'model', 'model']],
+    [['bench', '--shape', '4096']],
+    [['bench', '--shape', '0x5']],
+  ])('%j', async (args) => {
+    const { code, stdout, stderr } = await lutra(args);
+    expect(code).toBe(2);
+    if (args.includes('--json')) failureOf(stdout);
+    else expect(stdout).toBe('');
+    expect(stderr).toMatch(/^error: [^\n]+\n\(lutra <command> --help lists the options\)\n$|^Usage: /);
+    expect(readdirSync(outputs)).toEqual([]);
+  });
+});
+
+describe('exit code 70', () => {
+  // No input is known that makes lutra fail this way, so the fault is put into a command's body.
+  const code = (fault: string) => `
+    import { runCommand } from ${JSON.stringify(program.replace('main.js', 'command.js'))};
+    await runCommand('inspect', { json: true }, async () => { ${fault} }, String);`;
+
+  it.each(['null.tensors;', 'throw "a string";', 'throw new RangeError("two\\nlines");'])('%s', async (fault) => {
+    const { code: status, stdout, stderr } = await lutra([], { code: code(fault) });
+    expect(status).toBe(70);
+    expect(failureOf(stdout).error.code).toBe('LUTRA_E_INTERNAL');
+    expect(stderr).toMatch(/^lutra inspect: [^\n]+ \(a fault of lutra: please report it\)\n$/);
+  });
+});
+
+/** A model that says nothing sensible for as long as it is asked to. */
+const endless = { config: { max_position_embeddings: 200_000, eos_token_id: null } };
+const generateEndlessly = (dir: string) => [
+  ...['generate', dir, '--prompt', 'abc', '--max-tokens', '100000'],
+  ...['--temperature', '1', '--repetition-penalty', '1.1'],
+];
+
+describe('exit code 130', () => {
+  const calibration = ['--calibration', join(texts, 'calibration.txt'), '--document-separator', '<|endoftext|>'];
+  const gptq = [...rtn.with(5, 'gptq'), ...calibration];
+
+  it.each(['SIGINT', 'SIGTERM'] as const)('%s during quantize leaves nothing behind', async (signal) => {
+    let sent = false;
+    const onOutput = (child: { kill(signal: NodeJS.Signals): boolean }, _: string, text: string) => {
+      if (sent || !text.includes('relative error')) return;
+      expect(readdirSync(outputs)).toEqual(['out.partial']);
+      sent = child.kill(signal);
+    };
+    const { code, stdout, stderr } = await lutra([...gptq, '--json'], { onOutput });
+    expect(sent).toBe(true);
+    expect(code, stderr).toBe(130);
+    expect(failureOf(stdout).error.code).toBe('ABORTED');
+    expect(stderr.trimEnd().split('\n').at(-1)).toBe('lutra quantize: interrupted');
+    expect(readdirSync(outputs)).toEqual([]);
+  });
+
+  it('SIGINT during generate ends the text', async () => {
+    await withTinyModel(endless, async (dir) => {
+      let sent = false;
+      const { code, stdout, stderr } = await lutra(generateEndlessly(dir), {
+        onOutput: (child, stream, text) => {
+          if (!sent && stream === 'stdout' && text.length > 3) sent = child.kill('SIGINT');
+        },
+      });
+      expect(code).toBe(130);
+      expect(stdout.length).toBeLessThan(100_000);
+      expect(stderr).toBe('lutra generate: interrupted\n');
+    });
+  });
+});

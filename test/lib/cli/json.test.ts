@@ -1,0 +1,141 @@
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { demo, lutra, texts } from './lutra.js';
+import { type CommandName, failureOf, fieldNames, resultOf, results } from './schemas.js';
+
+const scratch = mkdtempSync(join(tmpdir(), 'lutra-cli-'));
+const quantized = join(scratch, 'quantized');
+const calibration = join(texts, 'calibration.txt');
+const evaluation = join(texts, 'evaluation.txt');
+const separator = ['--document-separator', '<|endoftext|>'];
+afterAll(() => rmSync(scratch, { recursive: true }));
+
+/** Runs a command that must succeed, and parses what it prints. */
+async function json<Name extends CommandName>(command: Name, ...args: string[]) {
+  const { code, stdout, stderr } = await lutra([command, ...args, '--json']);
+  expect(code, stderr).toBe(0);
+  return { result: resultOf(command, stdout), stderr };
+}
+
+describe('--json', () => {
+  beforeAll(async () => {
+    const options = ['--method', 'gptq', '--bits', '3', '--group-size', '64', '--calibration', calibration];
+    const windows = ['--samples', '4', '--sequence-length', '64', ...separator];
+    const { result, stderr } = await json('quantize', demo, '--out', quantized, ...options, ...windows);
+    expect(result.out).toBe(quantized);
+    expect(result.layers).toHaveLength(28);
+    for (const layer of result.layers) {
+      expect(layer).toMatchObject({ bits: 3, groupSize: 64, tokens: 256 });
+      expect(layer.relativeError).toBeLessThanOrEqual(layer.rtnError);
+      expect(stderr).toContain(layer.name);
+    }
+    expect(result.bytes).toBeLessThanOrEqual(statSync(join(quantized, 'model.safetensors')).size);
+  });
+
+  it('inspect tells what a checkpoint holds', async () => {
+    const { result: plain } = await json('inspect', demo);
+    expect(plain).toMatchObject({ modelType: 'llama', bitsPerWeight: null, quantization: null });
+    expect(plain.tensors.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(plain.bytes);
+    const { result } = await json('inspect', quantized);
+    expect(result.quantization).toMatchObject({ formatVersion: 1, bits: 3, groupSize: 64, symmetric: false });
+    expect(result.parameters).toBe(plain.parameters);
+    expect((8 * result.bytes) / result.parameters).toBeCloseTo(result.bitsPerParameter, 9);
+  });
+
+  it('eval measures by documents, against a reference', async () => {
+    const options = ['--text', evaluation, ...separator, '--max-tokens', '600', '--reference', demo];
+    const { result } = await json('eval', quantized, ...options);
+    expect(result).toMatchObject({ convention: 'documents', mode: 'exact' });
+    expect(result.textSha256).toBe(createHash('sha256').update(readFileSync(evaluation)).digest('hex'));
+    expect(result.kl?.mean).toBeGreaterThan(0);
+    expect(result.kl?.max).toBeGreaterThanOrEqual(result.kl?.p999 ?? Number.NaN);
+    expect(result.top1Agreement).toBeLessThanOrEqual(1);
+    expect(result.tokens).toBeGreaterThanOrEqual(600 - result.documents);
+  });
+
+  it('eval measures by windows, whose one window has no standard error', async () => {
+    const options = ['--text', evaluation, '--context', '64', '--max-tokens', '1', '--mode', 'fast'];
+    const { result } = await json('eval', demo, ...options);
+    expect(result).toMatchObject({ convention: 'windows', context: 64, documents: 1, tokens: 63, mode: 'fast' });
+    expect(result).toMatchObject({ perplexityStandardError: null, kl: null, top1Agreement: null, bitsPerWeight: null });
+  });
+
+  it('generate gives the text that the same seed streams', async () => {
+    const options = ['--prompt', 'Once upon a time', '--max-tokens', '40', '--temperature', '1', '--seed', '5'];
+    const { result, stderr } = await json('generate', quantized, ...options);
+    expect(stderr).toBe('');
+    expect(result.text).not.toBe('');
+    const pieces: string[] = [];
+    const onOutput = (_: unknown, stream: string, text: string) => void (stream === 'stdout' && pieces.push(text));
+    const streamed = await lutra(['generate', quantized, ...options], { onOutput });
+    expect(streamed).toMatchObject({ code: 0, stdout: `Once upon a time${result.text}\n`, stderr: '' });
+    expect(pieces.length, 'the text comes in pieces').toBeGreaterThan(1);
+    const other = await json('generate', quantized, ...options.with(-1, '6'));
+    expect(other.result.text).not.toBe(result.text);
+  });
+
+  it('bench times every width and mode', async () => {
+    const { result } = await json('bench', '--shape', '96x160', '--group-size', '32', '--tokens', '2', '--time', '1');
+    expect(result).toMatchObject({ shape: '96x160', groupSize: 32, tokens: 2, matrices: 1 });
+    expect(result.rows).toHaveLength(9);
+    const bounds = { exact: 1e-12, accurate: 1e-7, fast: 2e-4 };
+    for (const { mode, normalizedMeanSquaredError } of result.rows)
+      expect(normalizedMeanSquaredError, mode).toBeLessThan(bounds[mode]);
+  });
+
+  it('doctor tells the machine', async () => {
+    const { result } = await json('doctor');
+    expect(result.node).toBe(process.version);
+    expect(result.cuda.built).toBe(false);
+  });
+
+  it('a failure is one object too, and one line on stderr', async () => {
+    const { code, stdout, stderr } = await lutra(['inspect', join(scratch, 'nothing'), '--json']);
+    expect(code).toBe(1);
+    const { command, error } = failureOf(stdout);
+    expect(command).toBe('inspect');
+    expect(error).toMatchObject({ code: 'LUTRA_E_NOT_FOUND', where: join(scratch, 'nothing', 'config.json') });
+    expect(stderr).toMatch(/^lutra inspect: LUTRA_E_NOT_FOUND [^\n]+\n$/);
+  });
+
+  it('a usage error is one object too', async () => {
+    const { code, stdout } = await lutra(['eval', demo, '--json']);
+    expect(code).toBe(2);
+    expect(failureOf(stdout)).toMatchObject({ command: 'eval', error: { code: 'LUTRA_E_OPTION' } });
+    expect(failureOf(stdout).error.message).toBe("required option '--text <file>' not specified");
+  });
+
+  it('a recipe file and its shorthand make the same checkpoint, and are told in full', async () => {
+    const file = join(scratch, 'recipe.json');
+    writeFileSync(file, JSON.stringify({ method: 'rtn', bits: 2, groupSize: 32, symmetric: true }));
+    const [fromFile, fromOptions] = [join(scratch, 'from-file'), join(scratch, 'from-options')];
+    await json('quantize', demo, '--out', fromFile, '--recipe', file);
+    const shorthand = ['--method', 'rtn', '--bits', '2', '--group-size', '32', '--symmetric', '--threads', '1'];
+    await json('quantize', demo, '--out', fromOptions, ...shorthand);
+    for (const name of ['model.safetensors', 'config.json', 'manifest.json'])
+      expect(readFileSync(join(fromFile, name)).equals(readFileSync(join(fromOptions, name))), name).toBe(true);
+    const { result } = await json('inspect', fromFile);
+    expect(result.quantization?.recipe).toMatchObject({ solver: { method: 'rtn' }, overrides: [], lowRank: null });
+  });
+});
+
+describe('docs/cli.md', () => {
+  const page = readFileSync(join(import.meta.dirname, '..', '..', '..', 'docs', 'cli.md'), 'utf8');
+  const sections = new Map(
+    page.split(/^### /m).map((section) => {
+      const [name = '', ...lines] = section.split('\n');
+      return [name, lines.join('\n').split(/^## /m)[0] ?? ''];
+    }),
+  );
+
+  it.each(Object.keys(results) as CommandName[])('names every field of %s, and no other', (command) => {
+    const section = sections.get(command) ?? '';
+    const fields = fieldNames(results[command]);
+    for (const name of fields) expect(section, name).toMatch(new RegExp(`\\b${name}\\b`));
+    const rows = [...section.matchAll(/^\| ([\w, ]+) \| (?!type)/gm)].flatMap(([, names = '']) => names.split(', '));
+    for (const name of rows) expect(fields).toContain(name);
+  });
+});

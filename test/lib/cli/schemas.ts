@@ -1,0 +1,151 @@
+import { z } from 'zod';
+
+/** What docs/cli.md says that `--json` prints, field by field; an unknown field fails. */
+
+const number = z.number();
+const nullable = number.nullable();
+const modes = z.enum(['exact', 'accurate', 'fast']);
+
+const layer = z.strictObject({
+  name: z.string(),
+  bits: number,
+  groupSize: number,
+  symmetric: z.boolean(),
+  scaleDtype: z.enum(['f16', 'bf16', 'f32']),
+  relativeError: number,
+  rtnError: number,
+  damping: nullable,
+  deadColumns: number,
+  tokens: nullable,
+  warnings: z.array(z.strictObject({ kind: z.string(), message: z.string() })),
+});
+
+const kl = z.strictObject({ mean: number, standardError: nullable, p99: number, p999: number, max: number });
+
+export const results = {
+  quantize: z.strictObject({
+    out: z.string(),
+    bytes: number,
+    bitsPerWeight: number,
+    bitsPerParameter: number,
+    seconds: number,
+    peakRssBytes: number,
+    layers: z.array(layer),
+  }),
+  eval: z.strictObject({
+    perplexity: number,
+    perplexityStandardError: nullable,
+    tokens: number,
+    documents: number,
+    convention: z.enum(['documents', 'windows']),
+    context: number,
+    mode: modes,
+    textSha256: z.string().regex(/^[0-9a-f]{64}$/),
+    kl: kl.nullable(),
+    top1Agreement: nullable,
+    bitsPerWeight: nullable,
+    bitsPerParameter: number,
+  }),
+  generate: z.strictObject({ text: z.string(), tokens: number, finishReason: z.enum(['eos', 'length', 'context']) }),
+  inspect: z.strictObject({
+    directory: z.string(),
+    modelType: z.string(),
+    parameters: number,
+    bytes: number,
+    bitsPerWeight: nullable,
+    bitsPerParameter: number,
+    quantization: z
+      .strictObject({
+        formatVersion: z.literal(1),
+        bits: number,
+        groupSize: number,
+        symmetric: z.boolean(),
+        recipe: z.record(z.string(), z.unknown()),
+      })
+      .nullable(),
+    tensors: z.array(z.strictObject({ name: z.string(), shape: z.array(number), stored: z.string(), bytes: number })),
+  }),
+  bench: z.strictObject({
+    processor: z.string(),
+    isa: z.string(),
+    threads: number,
+    shape: z.string(),
+    groupSize: number,
+    tokens: number,
+    matrices: number,
+    readGigabytesPerSecond: number,
+    rows: z.array(
+      z.strictObject({
+        bits: number,
+        mode: modes,
+        milliseconds: number,
+        gigabytesPerSecond: number,
+        shareOfReadBandwidth: number,
+        normalizedMeanSquaredError: number,
+      }),
+    ),
+  }),
+  doctor: z.strictObject({
+    version: z.string(),
+    node: z.string(),
+    platform: z.string(),
+    features: z.array(z.string()),
+    isa: z.string(),
+    threads: number,
+    kernels: z.record(z.string(), z.string()),
+    cuda: z.strictObject({ built: z.boolean(), message: z.string() }),
+    environment: z.record(z.string(), z.string()),
+    advice: z.array(z.string()),
+  }),
+};
+
+export type CommandName = keyof typeof results;
+
+const text = z.string().nullable();
+const detail = z.union([z.string(), number]).nullable();
+const failure = z.strictObject({
+  lutra: z.string(),
+  command: z.string(),
+  ok: z.literal(false),
+  error: z.strictObject({
+    code: z.string().regex(/^(LUTRA_E_[A-Z_]+|ABORTED)$/),
+    message: z.string(),
+    where: text,
+    found: detail,
+    expected: detail,
+    hint: text,
+  }),
+});
+
+/** The one line that a successful command prints, as its result. */
+export function resultOf<Name extends CommandName>(command: Name, stdout: string): z.infer<(typeof results)[Name]> {
+  const success = z.strictObject({
+    lutra: z.string(),
+    command: z.literal(command),
+    ok: z.literal(true),
+    result: z.unknown(),
+  });
+  const { result } = success.parse(oneLine(stdout));
+  return results[command].parse(result) as z.infer<(typeof results)[Name]>;
+}
+
+/** The one line that a failed command prints. */
+export const failureOf = (stdout: string) => failure.parse(oneLine(stdout));
+
+/** Parses stdout, which must be one line and nothing else. */
+function oneLine(stdout: string): unknown {
+  if (!/^[^\n]+\n$/.test(stdout)) throw new Error(`stdout is not one line: ${JSON.stringify(stdout.slice(0, 200))}`);
+  return JSON.parse(stdout);
+}
+
+/** Every name of a field in a schema, nested ones included. */
+export function fieldNames(schema: z.ZodType): string[] {
+  if (schema instanceof z.ZodObject)
+    return Object.entries(schema.shape as Record<string, z.ZodType>).flatMap(([name, inner]) => [
+      name,
+      ...fieldNames(inner),
+    ]);
+  if (schema instanceof z.ZodArray) return fieldNames(schema.element as z.ZodType);
+  if (schema instanceof z.ZodNullable) return fieldNames(schema.unwrap() as z.ZodType);
+  return [];
+}
