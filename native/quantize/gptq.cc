@@ -1,6 +1,7 @@
 #include "quantize/gptq.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "linalg/cholesky.h"
