@@ -1,7 +1,7 @@
 /**
  * Writes a checkpoint with the shapes of a well-known model and random weights, for measuring memory and time:
  *
- *     tsx bench/memory/synthetic-checkpoint.ts <directory> [tinyllama-1.1b]
+ *     tsx bench/memory/synthetic-checkpoint.ts <directory> [tinyllama-1.1b | tinyllama-1.1b-two-blocks]
  *
  * BF16 in two shards, normal weights of the usual scale, a tokenizer that maps every byte to an id of its own.
  */
@@ -11,25 +11,28 @@ import { planSafetensors, SafetensorsWriter } from '../../lib/formats/index.js';
 import { buildGraph, parseConfig } from '../../lib/models/index.js';
 import { elements, Tensor } from '../../lib/tensor/index.js';
 
+const tinyLlama = {
+  architectures: ['LlamaForCausalLM'],
+  model_type: 'llama',
+  hidden_size: 2048,
+  intermediate_size: 5632,
+  num_hidden_layers: 22,
+  num_attention_heads: 32,
+  num_key_value_heads: 4,
+  vocab_size: 32000,
+  max_position_embeddings: 2048,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10000,
+  hidden_act: 'silu',
+  tie_word_embeddings: false,
+  torch_dtype: 'bfloat16',
+  bos_token_id: 1,
+  eos_token_id: 2,
+};
+
 const configs: Record<string, Record<string, unknown>> = {
-  'tinyllama-1.1b': {
-    architectures: ['LlamaForCausalLM'],
-    model_type: 'llama',
-    hidden_size: 2048,
-    intermediate_size: 5632,
-    num_hidden_layers: 22,
-    num_attention_heads: 32,
-    num_key_value_heads: 4,
-    vocab_size: 32000,
-    max_position_embeddings: 2048,
-    rms_norm_eps: 1e-5,
-    rope_theta: 10000,
-    hidden_act: 'silu',
-    tie_word_embeddings: false,
-    torch_dtype: 'bfloat16',
-    bos_token_id: 1,
-    eos_token_id: 2,
-  },
+  'tinyllama-1.1b': tinyLlama,
+  'tinyllama-1.1b-two-blocks': { ...tinyLlama, num_hidden_layers: 2 },
 };
 
 const shardBytes = 1.2e9;

@@ -1,0 +1,17 @@
+import { cpus, totalmem } from 'node:os';
+import { doctor } from '../lib/index.js';
+
+/** The machine that a result was measured on, without its name. */
+export function machineCard(): Record<string, string | number> {
+  const { platform, node, isa, threads } = doctor();
+  return {
+    processor: cpus()[0]?.model.trim() ?? 'unknown',
+    processors: cpus().length,
+    memoryGigabytes: Math.round(totalmem() / 2 ** 30),
+    platform,
+    node,
+    isa,
+    threads,
+    date: new Date().toISOString().slice(0, 10),
+  };
+}
