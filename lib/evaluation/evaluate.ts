@@ -75,12 +75,14 @@ const maxLogits = 2 ** 24;
  *   another vocabulary; `signal.reason`
  */
 export async function evaluate(model: MeasuredModel, options: EvaluationOptions): Promise<Evaluation> {
-  const { text, reference, separator, mode = 'exact' } = options;
+  const { text, reference, separator, signal, mode = 'exact' } = options;
+  signal?.throwIfAborted();
   const convention = options.convention ?? (separator === undefined ? 'windows' : 'documents');
   const context = contextOf(model, options);
   if (reference) checkReference(model, reference, text, context);
   const maxTokens = maxTokensOf(options);
-  const sequences = sequencesOf(convention)(text, model.tokenizer, { separator, context, maxTokens });
+  const sequenceOptions = { separator, context, maxTokens, signal };
+  const sequences = await sequencesOf(convention)(text, model.tokenizer, sequenceOptions);
   const measured = await measure(model, sequences, context, mode, options);
   if (measured.tokens === 0)
     throw lutraError('LUTRA_E_OPTION', {

@@ -139,6 +139,9 @@ describe('evaluate', () => {
       onProgress: () => controller.abort(reason),
     });
     await expect(running).rejects.toBe(reason);
+    await expect(evaluate(model, { text, separator: '@@', signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    const tokenizing = evaluate(model, { text: text.repeat(2000), separator: '@@', signal: AbortSignal.timeout(30) });
+    await expect(tokenizing).rejects.toMatchObject({ name: 'TimeoutError' });
   });
 });
 
