@@ -8,6 +8,7 @@ export type LutraErrorCode =
   | 'LUTRA_E_SHAPE'
   | 'LUTRA_E_NON_FINITE'
   | 'LUTRA_E_NOT_POSITIVE_DEFINITE'
+  | 'LUTRA_E_STRICT'
   | 'LUTRA_E_METHOD'
   | 'LUTRA_E_BITS'
   | 'LUTRA_E_GROUP_SIZE'
@@ -78,6 +79,7 @@ const families: Record<LutraErrorCode, typeof LutraError> = {
   LUTRA_E_SHAPE: LutraInputError,
   LUTRA_E_NON_FINITE: LutraNumericError,
   LUTRA_E_NOT_POSITIVE_DEFINITE: LutraNumericError,
+  LUTRA_E_STRICT: LutraNumericError,
   LUTRA_E_METHOD: LutraInputError,
   LUTRA_E_BITS: LutraInputError,
   LUTRA_E_GROUP_SIZE: LutraInputError,

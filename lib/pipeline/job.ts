@@ -21,6 +21,8 @@ export interface QuantizationJob {
   calibration?: CalibrationJob | undefined;
   /** Replaces an existing output directory, when everything else has succeeded. */
   overwrite?: boolean | undefined;
+  /** Fails with `LUTRA_E_STRICT` on the first warning of a layer, instead of recording it. */
+  strict?: boolean | undefined;
   /** Lanes to use at most; the whole pool by default. Never changes the output. */
   threads?: number | undefined;
   signal?: AbortSignal | undefined;

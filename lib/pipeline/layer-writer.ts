@@ -1,6 +1,14 @@
+import { lutraError } from '../errors.js';
 import type { CheckpointWriter } from '../formats/index.js';
 import type { BlockGraph, LinearNode } from '../models/index.js';
-import { gridOf, type PreparedInputs, quantizeMatrix, type Recipe, type Statistics } from '../quantization/index.js';
+import {
+  gridOf,
+  type PreparedInputs,
+  quantizeMatrix,
+  type Recipe,
+  type Statistics,
+  type Warning,
+} from '../quantization/index.js';
 import type { QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { LayerResult } from './job.js';
 import type { Progress } from './progress.js';
@@ -8,6 +16,7 @@ import type { Progress } from './progress.js';
 /** What the parts of a job share. */
 export interface JobContext {
   recipe: Recipe;
+  strict: boolean;
   threads: number;
   signal: AbortSignal | undefined;
   report(event: Progress): void;
@@ -36,6 +45,7 @@ export class LayerWriter {
     const { name } = node;
     const { tensor, report } = await quantizeMatrix(w, recipe, inputs, { threads, signal, where: name });
     try {
+      if (this.context.strict) refuseWarnings(name, report.warnings);
       await this.writer.put(name, tensor, { signal });
     } catch (error) {
       tensor.dispose();
@@ -53,4 +63,14 @@ export class LayerWriter {
     });
     return tensor;
   }
+}
+
+function refuseWarnings(layer: string, [first]: readonly Warning[]): void {
+  if (first)
+    throw lutraError('LUTRA_E_STRICT', {
+      message: first.message,
+      where: layer,
+      found: first.kind,
+      hint: 'Without `strict` the job goes on and records it.',
+    });
 }

@@ -27,10 +27,10 @@ import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js'
  */
 export async function quantizeModel(job: QuantizationJob): Promise<QuantizationResult> {
   const started = performance.now();
-  const { signal, threads = 0, onProgress } = job;
+  const { signal, threads = 0, strict = false, onProgress } = job;
   signal?.throwIfAborted();
   const recipe = normalizeRecipe(job.recipe);
-  const context: JobContext = { recipe, threads, signal, report: (event) => onProgress?.(event) };
+  const context: JobContext = { recipe, strict, threads, signal, report: (event) => onProgress?.(event) };
   requireCalibration(job, recipe);
   await using source = await readCheckpoint(job.model);
   const config = parseConfig(source.config, join(job.model, 'config.json'));

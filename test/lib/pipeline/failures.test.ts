@@ -106,6 +106,21 @@ test('calibration that is missing, too short or senseless is refused', async () 
     });
 });
 
+test('a strict job fails on what another job records', async () => {
+  const dead = join(scratch, 'dead-model');
+  await writeRandomModel(dead, {
+    edit: (name, values) => {
+      if (name === 'model.layers.1.input_layernorm.weight') values[9] = 0;
+    },
+  });
+  expect(await refusal({ model: dead, strict: true })).toMatchObject({
+    code: 'LUTRA_E_STRICT',
+    where: 'model.layers.1.self_attn.q_proj.weight',
+    found: 'deadColumns',
+  });
+  await quantizeModel({ model, out: join(scratch, 'strict'), recipe, calibration, strict: true });
+});
+
 test('a recipe or a model that cannot be run is refused', async () => {
   expect(await refusal({ recipe: { ...recipe, method: 'none' } })).toMatchObject({ code: 'LUTRA_E_METHOD' });
   expect(await refusal({ recipe: { ...recipe, bits: 1 } })).toMatchObject({ code: 'LUTRA_E_BITS' });
