@@ -1,5 +1,5 @@
 #include "kernels/activation/activation.h"
-#include "kernels/choice.h"
+#include "platform/kernel_versions.h"
 
 namespace lutra {
 

@@ -1,5 +1,5 @@
 #include "kernels/attention/attention.h"
-#include "kernels/choice.h"
+#include "platform/kernel_versions.h"
 
 namespace lutra {
 

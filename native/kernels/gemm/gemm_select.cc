@@ -1,5 +1,5 @@
-#include "kernels/choice.h"
 #include "kernels/gemm/gemm.h"
+#include "platform/kernel_versions.h"
 
 namespace lutra {
 

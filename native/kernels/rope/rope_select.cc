@@ -1,5 +1,5 @@
-#include "kernels/choice.h"
 #include "kernels/rope/rope.h"
+#include "platform/kernel_versions.h"
 
 namespace lutra {
 

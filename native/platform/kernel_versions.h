@@ -1,4 +1,5 @@
-// The rule by which every family's selector picks its kernels. Baseline code: never included by an ISA file.
+// The rule by which a family of kernels that has one version an instruction set picks among them. Baseline code: never
+// included by an ISA file.
 #pragma once
 
 #include <cstring>
