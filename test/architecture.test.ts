@@ -107,10 +107,7 @@ describe('the law of imports', () => {
   it('keeps kernel families apart', () => {
     const broken = nativeIncludes().filter(
       ({ file, room, target }) =>
-        room === 'kernels' &&
-        target.startsWith('kernels/') &&
-        target.split('/')[1] !== file.split('/')[2] &&
-        !(target === 'kernels/choice.h' && file.endsWith('_select.cc')),
+        room === 'kernels' && target.startsWith('kernels/') && target.split('/')[1] !== file.split('/')[2],
     );
     expect(broken).toEqual([]);
   });

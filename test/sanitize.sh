@@ -9,11 +9,11 @@ tree=build/sanitize
 npx cmake-js configure --generator "Unix Makefiles" --out "$tree" \
   --CDCMAKE_LIBRARY_OUTPUT_DIRECTORY="$PWD/$tree/build/Release" "--CDLUTRA_SANITIZE=address;undefined"
 cmake --build "$tree"
-"$tree/lutra_test"
+ASAN_OPTIONS="allocator_may_return_null=1" "$tree/lutra_test"
 rm -f "$tree"/report*
 LUTRA_PREBUILD="$PWD/$tree" LUTRA_SANITIZED=1 \
   LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)" \
-  ASAN_OPTIONS="detect_leaks=0:log_path=$PWD/$tree/report" \
+  ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:log_path=$PWD/$tree/report" \
   node_modules/.bin/vitest run "$@" || {
   status=$?
   cat "$tree"/report* 2>/dev/null || true
