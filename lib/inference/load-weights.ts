@@ -1,5 +1,5 @@
 import type { Checkpoint } from '../formats/index.js';
-import { checkNames, checkTensorShape, type ModelGraph } from '../models/index.js';
+import { checkNames, checkTensor, type ModelGraph } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
 import { QuantizedTensor, Tensor } from '../tensor/index.js';
 
@@ -7,8 +7,8 @@ import { QuantizedTensor, Tensor } from '../tensor/index.js';
  * Loads every tensor of the graph once, in its stored type: 16-bit matrices stay 16 bits, packed ones packed. Only
  * biases become f32, as the operators want them.
  *
- * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL` before anything is loaded, and what
- *   `Checkpoint.load` throws.
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_UNSUPPORTED_MODEL` before anything is loaded,
+ *   and what `Checkpoint.load` throws.
  */
 export async function loadWeights(
   checkpoint: Checkpoint,
@@ -17,7 +17,7 @@ export async function loadWeights(
 ): Promise<Map<string, Weight>> {
   const where = checkpoint.directory;
   checkNames(graph, (name) => checkpoint.has(name), where);
-  for (const name of graph.shapes.keys()) checkTensorShape(graph, name, checkpoint.tensor(name).shape, where);
+  for (const name of graph.shapes.keys()) checkTensor(graph, checkpoint.tensor(name), where);
   const biases = new Set(graph.blocks.flatMap((block) => block.linears.map(({ bias }) => bias)));
   const weights = new Map<string, Weight>();
   try {

@@ -128,8 +128,19 @@ export function checkNames(graph: ModelGraph, has: (name: string) => boolean, wh
     }
 }
 
-/** @throws `LUTRA_E_SHAPE` where a tensor's shape is not what config.json implies. */
-export function checkTensorShape(graph: ModelGraph, name: string, shape: readonly number[], where: string): void {
+/** Element types that checkpoints of supported models store their weights in. */
+const weightDtypes: readonly string[] = ['F32', 'F16', 'BF16'];
+
+/**
+ * Checks what a file says about a tensor; `dtype` is null for a quantized one.
+ *
+ * @throws `LUTRA_E_SHAPE` where its shape is not what config.json implies, `LUTRA_E_DTYPE` where it holds no weights.
+ */
+export function checkTensor(
+  graph: ModelGraph,
+  { name, shape, dtype }: { name: string; shape: readonly number[]; dtype: string | null },
+  where: string,
+): void {
   const expected = graph.shapes.get(name);
   if (expected && (expected.length !== shape.length || expected.some((n, i) => n !== shape[i])))
     throw lutraError('LUTRA_E_SHAPE', {
@@ -137,5 +148,12 @@ export function checkTensorShape(graph: ModelGraph, name: string, shape: readonl
       where,
       found: `[${shape.join(', ')}]`,
       expected: `[${expected.join(', ')}]`,
+    });
+  if (dtype !== null && !weightDtypes.includes(dtype))
+    throw lutraError('LUTRA_E_DTYPE', {
+      message: `${name} is of a type that no weight has`,
+      where,
+      found: dtype,
+      expected: weightDtypes.join(', '),
     });
 }

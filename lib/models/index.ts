@@ -3,7 +3,7 @@ export {
   type BlockGraph,
   buildGraph,
   checkNames,
-  checkTensorShape,
+  checkTensor,
   type LinearNode,
   type ModelGraph,
 } from './graph.js';

@@ -1,6 +1,6 @@
 import { lutraError } from '../errors.js';
 import type { Checkpoint, QuantizedEntry } from '../formats/index.js';
-import { checkNames, checkTensorShape, type LinearNode, type ModelGraph } from '../models/index.js';
+import { checkNames, checkTensor, type LinearNode, type ModelGraph } from '../models/index.js';
 import {
   asFloat32,
   type Call,
@@ -20,11 +20,11 @@ export const linearsOf = (graph: ModelGraph): LinearNode[] => graph.blocks.flatM
 /**
  * Checks what headers tell: every tensor is there in the shape that config.json implies, and every override names a layer.
  *
- * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL`, `LUTRA_E_OPTION`
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_UNSUPPORTED_MODEL`, `LUTRA_E_OPTION`
  */
 export function checkPlan(source: Checkpoint, graph: ModelGraph, recipe: Recipe): void {
   checkNames(graph, (name) => source.has(name), source.directory);
-  for (const name of graph.shapes.keys()) checkTensorShape(graph, name, source.tensor(name).shape, source.directory);
+  for (const name of graph.shapes.keys()) checkTensor(graph, source.tensor(name), source.directory);
   const layers = linearsOf(graph);
   recipe.overrides.forEach(({ match }, index) => {
     if (!layers.some(({ name }) => matchesLayer(match, name)))
@@ -54,7 +54,7 @@ export function entriesOf(
  * Reads all weights once, before the long work: a NaN in the last layer is found now, and the header of the output can say
  * which type each layer's scales have.
  *
- * @throws `LUTRA_E_NON_FINITE`, `LUTRA_E_DTYPE`
+ * @throws `LUTRA_E_NON_FINITE`
  */
 export async function inspectWeights(
   source: Checkpoint,

@@ -38,9 +38,9 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   const planFor = (scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
     planCheckpoint({ source, quantized: entriesOf(graph, recipe, scaleDtypes), recipe, shardBytes: job.shardBytes });
 
+  checkPlan(source, graph, recipe);
   // The first plan supposes f16 scales throughout, so that an output that cannot be written is known before any work.
   let plan = await planFor(new Map());
-  checkPlan(source, graph, recipe);
   let writer = await CheckpointWriter.create(plan, job.out, { overwrite: job.overwrite ?? false });
   try {
     const scaleDtypes = await inspectWeights(source, graph, recipe, context, context.report);

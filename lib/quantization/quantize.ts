@@ -1,5 +1,5 @@
 import { lutraError } from '../errors.js';
-import type { QuantizedTensor, Tensor } from '../tensor/index.js';
+import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { Call, Grid, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
 import { gridOf } from './overrides.js';
 import { pack } from './pack.js';
@@ -47,19 +47,30 @@ export async function quantize(
   recipe: RecipeInput | Recipe,
   options: QuantizeOptions = {},
 ): Promise<QuantizedTensor> {
-  const { statistics = {}, where = 'quantize.w', signal, threads } = options;
+  const { where = 'quantize.w', signal, threads } = options;
   const full = normalizeRecipe(recipe);
   const call = { where, signal, threads };
-  checkOperands(w, statistics, where);
-  const prepared = await prepareInputs(full, statistics, call);
+  checkOperands(w, options.statistics ?? {}, where);
+  const given = options.statistics?.hessian;
+  const [weights, hessian] = [owned(w), given && owned(given)];
+  const statistics = { hessian };
   try {
-    const { tensor, report } = await quantizeMatrix(w, full, { ...prepared, statistics }, call);
-    options.onReport?.(report);
-    return tensor;
+    const prepared = await prepareInputs(full, statistics, call);
+    try {
+      const { tensor, report } = await quantizeMatrix(weights, full, { ...prepared, statistics }, call);
+      options.onReport?.(report);
+      return tensor;
+    } finally {
+      prepared.release();
+    }
   } finally {
-    prepared.release();
+    if (weights !== w) weights.dispose();
+    if (hessian !== given) hessian?.dispose();
   }
 }
+
+/** The tensor, or a copy of it in native memory where it is an array that may change or go away during the call. */
+const owned = (x: Tensor): Tensor => (x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x);
 
 /** What follows from the statistics of one input, for every matrix that reads it. */
 export interface PreparedInputs {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { buildGraph, checkNames, checkTensorShape, parseConfig } from '../../../lib/models/index.js';
+import { buildGraph, checkNames, checkTensor, parseConfig } from '../../../lib/models/index.js';
 
 const config = (changes: object = {}) =>
   parseConfig(
@@ -85,9 +85,9 @@ describe('checks against a checkpoint', () => {
 
   it('names a tensor whose shape contradicts config.json', () => {
     const name = 'model.layers.0.self_attn.k_proj.weight';
-    expect(() => checkTensorShape(graph, name, [20, 24], 'dir')).not.toThrow();
+    expect(() => checkTensor(graph, { name, shape: [20, 24], dtype: 'F16' }, 'dir')).not.toThrow();
     for (const shape of [[24, 20], [480], [20, 24, 1]])
-      expect(() => checkTensorShape(graph, name, shape, 'dir')).toThrow(
+      expect(() => checkTensor(graph, { name, shape, dtype: null }, 'dir')).toThrow(
         expect.objectContaining({ code: 'LUTRA_E_SHAPE', found: `[${shape.join(', ')}]`, expected: '[20, 24]' }),
       );
   });
