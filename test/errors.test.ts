@@ -50,6 +50,13 @@ const causes: Record<LutraErrorCode, () => unknown> = {
     const w = Tensor.from(new Float32Array(16 * 32).fill(1), [16, 32]);
     return quantize(w, { ...rtn, method: 'gptq' }, { statistics: { hessian } });
   },
+  LUTRA_E_STRICT: async () => {
+    const silence = (name: string, values: Float32Array) =>
+      name.endsWith('0.input_layernorm.weight') && values.fill(0, 9, 10);
+    await writeRandomModel('damaged', { edit: silence });
+    const calibration = { texts: [words(3000)], samples: 4 };
+    await job({ model: 'damaged', recipe: { ...rtn, method: 'gptq' }, calibration, strict: true });
+  },
   LUTRA_E_METHOD: () => job({ recipe: { ...rtn, method: 'gtpq' } }),
   LUTRA_E_BITS: () => job({ recipe: { ...rtn, bits: 5 } }),
   LUTRA_E_GROUP_SIZE: () => job({ recipe: { ...rtn, groupSize: 100 } }),

@@ -27,6 +27,7 @@ interface QuantizeOptions extends CommonOptions {
   seed?: number;
   threads?: number;
   overwrite?: boolean;
+  strict?: boolean;
   shardSize?: number;
 }
 
@@ -47,6 +48,7 @@ export function registerQuantize(program: Command): void {
     .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
     .option('--shard-size <GB>', 'largest file of the output', realNumber(0.001))
     .option('--overwrite', 'replace an existing output')
+    .option('--strict', 'fail on the first warning of a layer instead of recording it')
     .action((modelDir: string, options: QuantizeOptions, command: Command) => {
       checkRecipeOptions(options, command);
       return runCommand('quantize', options, (invocation) => run(modelDir, options, invocation), render);
@@ -72,6 +74,7 @@ async function run(model: string, options: QuantizeOptions, { signal }: Invocati
       recipe,
       calibration: file === undefined ? undefined : { file, separator, samples, sequenceLength, seed },
       overwrite: options.overwrite,
+      strict: options.strict,
       threads: options.threads,
       shardBytes: options.shardSize === undefined ? undefined : Math.round(options.shardSize * 1e9),
       signal,
