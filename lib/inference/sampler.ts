@@ -3,7 +3,7 @@ import { Random } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
 import { checkSeed, normalizeSampling, type Sampling, type SamplingOptions } from './sampling-options.js';
 
-/** Tokens that may come next, most likely first, lower ids first among equals. */
+/** Tokens that may come next: where top-k or top-p rank them the most likely first, lower ids first among equals; else by id. */
 export interface Candidates {
   readonly ids: readonly number[];
   /** Sum to 1. */
@@ -78,15 +78,31 @@ function distribution(logits: Float32Array, sampling: Sampling): Candidates {
   const largest = logits[mostLikely(logits)]!;
   const weights = new Float64Array(logits.length);
   for (let id = 0; id < logits.length; id++) weights[id] = Math.exp((logits[id]! - largest) / temperature);
-  // Every filter keeps a prefix of the ranking. Tokens below the cut cannot be in top-p's: all of them together weigh
-  // less than what it leaves out. That spares sorting a large vocabulary.
+  const least = Math.max(minP, Number.MIN_VALUE);
+  const ids =
+    topK === 0 && topP === 1
+      ? atLeast(weights, least)
+      : nucleus(logits, weights, topK, topP).filter((id) => weights[id]! >= least);
+  const probabilities = ids.map((id) => weights[id]!);
+  const total = sum(probabilities);
+  return { ids, probabilities: probabilities.map((weight) => weight / total) };
+}
+
+function atLeast(weights: Float64Array, least: number): number[] {
+  const ids: number[] = [];
+  for (let id = 0; id < weights.length; id++) if (weights[id]! >= least) ids.push(id);
+  return ids;
+}
+
+/** What top-k and then top-p keep, ranked. */
+function nucleus(logits: Float32Array, weights: Float64Array, topK: number, topP: number): number[] {
+  // Tokens below the cut cannot be in the nucleus: all of them together weigh less than what it leaves out. That spares
+  // sorting a large vocabulary.
   const cut = topK === 0 ? ((1 - topP) * sum(weights)) / weights.length : 0;
   const ranking = ranked(logits, weights, cut, topK === 0 ? weights.length : topK);
+  if (topP === 1) return ranking;
   const total = topK === 0 ? sum(weights) : sum(ranking.map((id) => weights[id]!));
-  const nucleus = topP < 1 ? nucleusSize(ranking, weights, topP * total) : ranking.length;
-  const ids = ranking.slice(0, nucleus).filter((id) => weights[id]! >= minP);
-  const kept = sum(ids.map((id) => weights[id]!));
-  return { ids, probabilities: ids.map((id) => weights[id]! / kept) };
+  return ranking.slice(0, nucleusSize(ranking, weights, topP * total));
 }
 
 /** The `limit` likeliest ids whose weight is above 0 and at least `cut`, lower ids first among equals. */
@@ -114,9 +130,9 @@ function nucleusSize(ranking: readonly number[], weights: Float64Array, mass: nu
   return ranking.length;
 }
 
-function sum(values: Iterable<number>): number {
+function sum(values: ArrayLike<number>): number {
   let total = 0;
-  for (const value of values) total += value;
+  for (let i = 0; i < values.length; i++) total += values[i]!;
   return total;
 }
 

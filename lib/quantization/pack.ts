@@ -48,7 +48,7 @@ async function packedTensors(
   call: Call,
 ): Promise<{ codes: Tensor; scales: Tensor; offsets: Tensor | null }> {
   using stored = Tensor.zeros(scaleDtype, scales.shape);
-  using zeroCodes = Tensor.copyOf(Uint8Array.from(zeros.read()), zeros.shape);
+  using zeroCodes = Tensor.copyOf(new Uint8Array(zeros.read()), zeros.shape);
   const packed = {
     codes: Tensor.zeros('u8', [codesBytes(layout)]),
     scales: Tensor.zeros(scaleDtype, [scalesElements(layout)]),

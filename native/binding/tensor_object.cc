@@ -39,7 +39,9 @@ void fill_with(void* data, int64_t count, T value) {
 
 }  // namespace
 
-Storage::Storage(size_t bytes) : buffer(bytes) { total_bytes += static_cast<int64_t>(buffer.bytes()); }
+Storage::Storage(size_t bytes) : buffer(AlignedBuffer::zeroed(bytes)) {
+  total_bytes += static_cast<int64_t>(buffer.bytes());
+}
 Storage::~Storage() { total_bytes -= static_cast<int64_t>(buffer.bytes()); }
 int64_t Storage::total() { return total_bytes.load(); }
 
@@ -70,7 +72,6 @@ TensorObject::TensorObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Te
   if (!storage_->buffer)
     throw failure(info.Env(), error(Code::kOutOfMemory, "out of memory", static_cast<int64_t>(view_.bytes())),
                   "Tensor");
-  std::memset(storage_->buffer.as<void>(), 0, view_.bytes());
   view_.data = storage_->buffer.as<void>();
   report_bytes(info.Env(), static_cast<int64_t>(view_.bytes()));
 }

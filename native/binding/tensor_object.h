@@ -11,7 +11,7 @@
 
 namespace lutra::binding {
 
-// Native memory with its bytes counted for nativeMemory().
+// Native memory, zero at first, with its bytes counted for nativeMemory().
 struct Storage {
   explicit Storage(size_t bytes);
   ~Storage();

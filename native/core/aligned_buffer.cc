@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 namespace lutra {
 
@@ -19,6 +20,12 @@ constexpr bool kMap = true;
 bool mapped(size_t bytes) { return kMap && bytes >= AlignedBuffer::kMappedBytes; }
 
 }  // namespace
+
+AlignedBuffer AlignedBuffer::zeroed(size_t bytes) {
+  AlignedBuffer buffer(bytes);
+  if (buffer && !mapped(bytes)) std::memset(buffer.data_, 0, bytes);
+  return buffer;
+}
 
 void* AlignedBuffer::allocate(size_t bytes) {
   if (bytes > SIZE_MAX - kAlignment) return nullptr;

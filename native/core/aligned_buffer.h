@@ -18,6 +18,8 @@ class AlignedBuffer {
 
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t bytes) : data_(allocate(bytes)), bytes_(data_ ? bytes : 0) {}
+  // All bytes zero; mappings come so, and no page of theirs is touched here.
+  static AlignedBuffer zeroed(size_t bytes);
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
