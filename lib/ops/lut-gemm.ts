@@ -1,6 +1,6 @@
 import { lutraError } from '../errors.js';
 import { addon, cancellable, fromNative, modeIds } from '../native/index.js';
-import { type QuantizedTensor, Tensor } from '../tensor/index.js';
+import { QuantizedTensor, Tensor } from '../tensor/index.js';
 import { type Mode, Program } from './program.js';
 
 export interface LutGemmOptions {
@@ -21,10 +21,13 @@ export interface LutGemmOptions {
  * @throws `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_OPTION`, `LUTRA_E_DISPOSED`
  */
 export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions = {}): Tensor {
+  const mode = modeId(options.mode);
+  checkKinds(x, q, options.out);
   const y = options.out ?? Tensor.zeros('f32', resultShape(x, q));
   try {
-    addon().lutGemm(q.native, x.native, y.native, modeId(options.mode), options.threads ?? 0);
+    addon().lutGemm(q.native, x.native, y.native, mode, options.threads ?? 0);
   } catch (error) {
+    if (!options.out) y.dispose();
     throw fromNative(error, 'lutGemm');
   }
   return y;
@@ -37,6 +40,7 @@ export async function lutGemmAsync(
   options: LutGemmOptions & { signal?: AbortSignal | undefined } = {},
 ): Promise<Tensor> {
   const mode = modeId(options.mode);
+  checkKinds(x, q, options.out);
   if (options.out?.borrowed)
     throw lutraError('LUTRA_E_OPTION', {
       message: 'an asynchronous call cannot write into a borrowed array',
@@ -52,6 +56,9 @@ export async function lutGemmAsync(
       'lutGemm',
     );
     return y;
+  } catch (error) {
+    if (!options.out) y.dispose();
+    throw error;
   } finally {
     if (input !== x) input.dispose();
   }
@@ -63,6 +70,7 @@ export async function lutGemmAsync(
  */
 export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, mode: Mode = 'accurate'): Tensor {
   modeId(mode);
+  checkKinds(x, q);
   const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
   const bound = Tensor.zeros('f32', resultShape(x, q));
   const program = new Program().lutGemmErrorBound(q, input, bound, mode);
@@ -88,6 +96,18 @@ function modeId(mode: Mode = 'accurate'): number {
     where: 'lutGemm.mode',
     found: String(mode),
     expected: Object.keys(modeIds).join(', '),
+  });
+}
+
+/** Without types a typed array is easily taken for a tensor. */
+function checkKinds(x: unknown, q: unknown, out?: unknown): void {
+  const isTensor = (value: unknown) => value instanceof Tensor;
+  const what = !isTensor(x) ? 'x' : !(q instanceof QuantizedTensor) ? 'q' : out && !isTensor(out) ? 'out' : null;
+  if (what === null) return;
+  throw lutraError('LUTRA_E_DTYPE', {
+    message: `${what} is no ${what === 'q' ? 'QuantizedTensor' : 'Tensor'}`,
+    where: `lutGemm.${what}`,
+    hint: what === 'q' ? 'Make it with quantize.' : 'See a typed array as a tensor with Tensor.from.',
   });
 }
 

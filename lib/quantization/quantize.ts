@@ -180,6 +180,19 @@ export async function refuseNonFinite(x: Tensor, call: Call): Promise<void> {
 }
 
 function checkOperands(w: Tensor, { hessian }: Statistics, where: string): void {
+  const operands: [string, unknown][] = hessian
+    ? [
+        ['w', w],
+        ['hessian', hessian],
+      ]
+    : [['w', w]];
+  for (const [name, operand] of operands)
+    if (!(operand instanceof Tensor))
+      throw lutraError('LUTRA_E_DTYPE', {
+        message: `${name} is no Tensor`,
+        where,
+        hint: 'See a typed array as a tensor with Tensor.from.',
+      });
   if (w.shape.length !== 2 || w.elements === 0)
     throw lutraError('LUTRA_E_SHAPE', {
       message: 'a weight matrix is needed',
