@@ -75,6 +75,6 @@ export function phase(event: Progress): string | number {
 /** Codes are a closed set. */
 export function advice(error: LutraError): string | undefined {
   // @ts-expect-error: there is no such code
-  if (error.code === 'LUTRA_E_ELSEWHERE') return 'never';
+  if (error.code === 'LUTRA_ELSEWHERE') return 'never';
   return error.code === 'LUTRA_E_EXISTS' ? 'pass overwrite' : error.hint;
 }
