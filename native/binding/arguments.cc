@@ -10,12 +10,17 @@
 
 namespace lutra::binding {
 
+void require_tag(const Napi::Value& value, const napi_type_tag& tag, const char* what, const char* where) {
+  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&tag))
+    throw bad_argument(value.Env(), "LUTRA_E_OPTION", what, where);
+}
+
 int64_t whole_number(const Napi::Value& value, const char* name, int64_t low, int64_t high) {
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
   const bool fits = number >= static_cast<double>(low) && number <= static_cast<double>(high);
   if (!fits || number != std::floor(number)) {
     const Status status = error(Code::kOption, "a whole number in range is needed",
-                                std::isfinite(number) ? static_cast<int64_t>(number) : 0);
+                                std::abs(number) <= 0x1p53 ? static_cast<int64_t>(number) : 0);
     throw failure(value.Env(), status, name);
   }
   return static_cast<int64_t>(number);

@@ -10,6 +10,7 @@ namespace lutra::binding {
 namespace {
 
 constexpr napi_type_tag kCancelTag = {0x6c75747261636e6c, 0x1};
+constexpr napi_type_tag kProgramTag = {0x6c75747261707267, 0x1};
 constexpr int64_t kMaxPosition = int64_t{1} << 40;
 constexpr int64_t kMaxThreads = 4096;
 
@@ -24,8 +25,7 @@ CancelObject::CancelObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Ca
 }
 
 CancelObject& CancelObject::from(const Napi::Value& value, const char* where) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kCancelTag))
-    throw bad_argument(value.Env(), "LUTRA_E_OPTION", "a cancel token is needed", where);
+  require_tag(value, kCancelTag, "a cancel token is needed", where);
   return *Unwrap(value.As<Napi::Object>());
 }
 
@@ -37,7 +37,9 @@ Napi::Function ProgramObject::define(Napi::Env env) {
        InstanceMethod<&ProgramObject::dispose>("dispose")});
 }
 
-ProgramObject::ProgramObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramObject>(info) {}
+ProgramObject::ProgramObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramObject>(info) {
+  info.This().As<Napi::Object>().TypeTag(&kProgramTag);
+}
 
 const std::shared_ptr<Program>& ProgramObject::alive(const char* where) {
   if (!program_) throw bad_argument(Env(), "LUTRA_E_DISPOSED", "the program was disposed", where);
@@ -47,7 +49,6 @@ const std::shared_ptr<Program>& ProgramObject::alive(const char* where) {
 // add(op, tensors, packed or null, parameters)
 void ProgramObject::add(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  alive("Program.add");
   const int op = static_cast<int>(whole_number(info[0], "op", 0, 1000));
   if (!info[1].IsArray()) throw bad_argument(env, "LUTRA_E_OPTION", "an array of tensors is needed", "Program.add");
   const Napi::Array list = info[1].As<Napi::Array>();
@@ -66,6 +67,8 @@ void ProgramObject::add(const Napi::CallbackInfo& info) {
     keep.push_back(owned);
   }
   const std::vector<double> parameters = number_array(info[3], "parameters", Step::kMaxParameters);
+  // Only now: reading the arguments may have run JavaScript that disposed the program.
+  alive("Program.add");
   if (program_.use_count() > 1) program_ = std::make_shared<Program>(*program_);
   throw_unless_ok(env, program_->add(op, tensors, packed, parameters, std::move(keep)), "Program.add");
 }
@@ -95,6 +98,7 @@ Napi::Value ProgramObject::run_async(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ProgramObject::length(const Napi::CallbackInfo& info) {
+  require_tag(info.This(), kProgramTag, "a program is needed", "Program.length");
   return Napi::Number::New(info.Env(), program_ ? static_cast<double>(program_->size()) : 0.0);
 }
 

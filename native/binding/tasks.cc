@@ -6,6 +6,7 @@
 #include "binding/environment.h"
 #include "binding/failure.h"
 #include "binding/tensor_object.h"
+#include "core/checked.h"
 #include "ops/transformer.h"
 #include "platform/file.h"
 #include "quantize/column_order.h"
@@ -51,14 +52,14 @@ Status read_into(Context& context, const TaskCall& call, std::vector<double>&) {
   uint8_t* data = nullptr;
   size_t bytes = 0;
   LUTRA_TRY(file_range(call, &data, &bytes));
-  return read_file(static_cast<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
+  return read_file(narrowed<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
 }
 
 Status write_from(Context& context, const TaskCall& call, std::vector<double>&) {
   uint8_t* data = nullptr;
   size_t bytes = 0;
   LUTRA_TRY(file_range(call, &data, &bytes));
-  return write_file(static_cast<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
+  return write_file(narrowed<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
 }
 
 const TaskRow kTasks[] = {
@@ -77,7 +78,7 @@ const TaskRow kTasks[] = {
      }},
     {"gptqPass", 7, 2,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
-       const GptqGrid grid{static_cast<int>(call.whole(0)), call.whole(1)};
+       const GptqGrid grid{narrowed<int>(call.whole(0)), call.whole(1)};
        const auto& t = call.tensors;
        return gptq_pass(context, grid, t[0], t[1], t[2], t[3], t[4], t[5], t[6]);
      }},
@@ -115,8 +116,8 @@ const TaskRow kTasks[] = {
     // Answers with the number of groups whose scale is subnormal in its storage type.
     {"fitGrid", 3, 5,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
-       const GridOptions options{static_cast<int>(call.whole(0)), call.whole(1), call.whole(2) != 0, call.whole(3) != 0,
-                                 static_cast<Dtype>(call.whole(4))};
+       const GridOptions options{narrowed<int>(call.whole(0)), call.whole(1), call.whole(2) != 0, call.whole(3) != 0,
+                                 narrowed<Dtype>(call.whole(4))};
        int64_t subnormal = 0;
        LUTRA_TRY(fit_grid(context, options, call.tensors[0], call.tensors[1], call.tensors[2], &subnormal));
        answer.push_back(static_cast<double>(subnormal));
@@ -125,7 +126,7 @@ const TaskRow kTasks[] = {
     {"roundToGrid", 4, 2,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        const auto& t = call.tensors;
-       return round_to_grid(context, static_cast<int>(call.whole(0)), call.whole(1), t[0], t[1], t[2], t[3]);
+       return round_to_grid(context, narrowed<int>(call.whole(0)), call.whole(1), t[0], t[1], t[2], t[3]);
      }},
 };
 
@@ -142,7 +143,8 @@ Napi::Value run_task(const Napi::CallbackInfo& info) {
 
   TaskCall call{};
   std::vector<std::shared_ptr<Storage>> keep;
-  for (uint32_t i = 0; i < list.Length(); ++i) {
+  // Not list.Length(): reading an element may run JavaScript that changes the list.
+  for (uint32_t i = 0; i < row.tensors; ++i) {
     TensorObject& tensor = TensorObject::from(list.Get(i), row.name);
     keep.push_back(tensor.share(row.name));
     call.tensors[i] = tensor.view(row.name);

@@ -6,6 +6,7 @@
 #include "binding/arguments.h"
 #include "binding/environment.h"
 #include "binding/failure.h"
+#include "core/checked.h"
 #include "core/half.h"
 
 namespace lutra::binding {
@@ -55,8 +56,7 @@ Napi::Function TensorObject::define(Napi::Env env) {
 }
 
 TensorObject& TensorObject::from(const Napi::Value& value, const char* where) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kTensorTag))
-    throw bad_argument(value.Env(), "LUTRA_E_OPTION", "a tensor is needed", where);
+  require_tag(value, kTensorTag, "a tensor is needed", where);
   TensorObject& tensor = *Unwrap(value.As<Napi::Object>());
   tensor.check_alive(where);
   return tensor;
@@ -126,6 +126,7 @@ std::shared_ptr<Storage> TensorObject::share(const char* where) {
 }
 
 Napi::Value TensorObject::byte_length(const Napi::CallbackInfo& info) {
+  require_tag(info.This(), kTensorTag, "a tensor is needed", "Tensor.byteLength");
   return Napi::Number::New(info.Env(), disposed_ ? 0.0 : static_cast<double>(view_.bytes()));
 }
 
@@ -137,7 +138,7 @@ void TensorObject::read(const Napi::CallbackInfo& info) {
   const int64_t offset = whole_number(info[1], "offset", 0, kMaxIndex);
   if (offset + static_cast<int64_t>(count) > source.elements())
     throw bad_argument(info.Env(), "LUTRA_E_SHAPE", "more elements than the tensor has", "Tensor.read");
-  if (count) std::memcpy(target, source.as<uint8_t>() + static_cast<size_t>(offset) * size, count * size);
+  if (count) std::memmove(target, source.as<uint8_t>() + static_cast<size_t>(offset) * size, count * size);
 }
 
 void TensorObject::write(const Napi::CallbackInfo& info) {
@@ -206,8 +207,7 @@ Napi::Function PackedObject::define(Napi::Env env) {
 }
 
 PackedObject& PackedObject::from(const Napi::Value& value, const char* where) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kPackedTag))
-    throw bad_argument(value.Env(), "LUTRA_E_OPTION", "packed weights are needed", where);
+  require_tag(value, kPackedTag, "packed weights are needed", where);
   return *Unwrap(value.As<Napi::Object>());
 }
 
@@ -224,12 +224,10 @@ PackedObject::PackedObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Pa
   PackedLayout& layout = owned->view.layout;
   layout.rows = static_cast<int64_t>(numbers[0]);
   layout.cols = static_cast<int64_t>(numbers[1]);
-  layout.bits = static_cast<int>(numbers[2]);
+  layout.bits = narrowed<int>(static_cast<int64_t>(numbers[2]));
   layout.group_size = static_cast<int64_t>(numbers[3]);
-  layout.kind = numbers[4] == 0 ? WeightKind::kUniform : WeightKind::kPlanes;
-  layout.offset_kind = numbers[5] == 0   ? OffsetKind::kNone
-                       : numbers[5] == 1 ? OffsetKind::kZeroCode
-                                         : OffsetKind::kReal;
+  layout.kind = narrowed<WeightKind>(static_cast<int64_t>(numbers[4]));
+  layout.offset_kind = narrowed<OffsetKind>(static_cast<int64_t>(numbers[5]));
   const TensorView codes_view = codes.view("codes");
   const TensorView scales_view = scales.view("scales");
   layout.scale_dtype = scales_view.dtype;

@@ -17,7 +17,7 @@ struct Context {
   // Scratch that lives until the next call of scratch(): grows, never shrinks. Null when memory is out.
   // An operator asks once and carves what it needs; it must not call another operator that asks while it holds it.
   void* scratch(size_t bytes) {
-    if (scratch_.bytes() < bytes) scratch_ = AlignedBuffer(bytes);
+    if (!scratch_ || scratch_.bytes() < bytes) scratch_ = AlignedBuffer(bytes);
     return scratch_.bytes() >= bytes ? scratch_.as<void>() : nullptr;
   }
 

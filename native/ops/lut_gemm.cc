@@ -119,7 +119,8 @@ Status check_weights(const PackedView& weights) {
   return ok_status();
 }
 
-Status check_product(const PackedView& weights, const TensorView& x, const TensorView& y) {
+Status check_product(const LutGemmKernels& kernels, const PackedView& weights, const TensorView& x, const TensorView& y,
+                     Mode mode) {
   LUTRA_TRY(check_weights(weights));
   if (x.dtype != Dtype::kF32) return error(Code::kDtype, "x must be f32");
   if (y.dtype != Dtype::kF32) return error(Code::kDtype, "y must be f32");
@@ -130,6 +131,10 @@ Status check_product(const PackedView& weights, const TensorView& x, const Tenso
   if (x.rows() != y.rows()) return error(Code::kShape, "x and y must have as many tokens", y.rows(), x.rows());
   if (x.rows() > 0 && (!x.data || !y.data)) return error(Code::kShape, "x and y must have memory");
   if (x.rows() > 0 && overlap(x, y)) return error(Code::kOption, "y may not overlap x");
+  if (mode > Mode::kFast) return error(Code::kOption, "no such accuracy mode", static_cast<int64_t>(mode));
+  const int bits = weights.layout.bits;
+  if (bits < kernels.min_bits || bits > kernels.max_bits)
+    return error(Code::kUnsupported, "this kernel set does not take this width", bits, kernels.max_bits);
   return ok_status();
 }
 
@@ -159,10 +164,7 @@ bool build_lut_tables(const LutGemmKernels& kernels, LutMode mode, Context& cont
 
 Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
                      const TensorView& y, Mode mode) {
-  LUTRA_TRY(check_product(weights, x, y));
-  const int bits = weights.layout.bits;
-  if (bits < kernels.min_bits || bits > kernels.max_bits)
-    return error(Code::kUnsupported, "this kernel set does not take this width", bits, kernels.max_bits);
+  LUTRA_TRY(check_product(kernels, weights, x, y, mode));
   if (x.rows() == 0) return ok_status();
   if (x.rows() > kLutTableTokens) return run_panels(kernels, context, weights, x, y);
   return run_tables(kernels, static_cast<LutMode>(mode), context, weights, x, y);

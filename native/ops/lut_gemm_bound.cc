@@ -84,10 +84,7 @@ float rounded_up(double value) {
 
 Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights,
                                  const TensorView& x, const TensorView& bound, Mode mode) {
-  LUTRA_TRY(check_product(weights, x, bound));
-  const int bits = weights.layout.bits;
-  if (bits < kernels.min_bits || bits > kernels.max_bits)
-    return error(Code::kUnsupported, "this kernel set does not take this width", bits, kernels.max_bits);
+  LUTRA_TRY(check_product(kernels, weights, x, bound, mode));
   const PackedLayout& layout = weights.layout;
   const int64_t tokens = x.rows();
   if (tokens == 0) return ok_status();

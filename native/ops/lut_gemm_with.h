@@ -12,7 +12,9 @@ constexpr int64_t kLutTableTokens = 8;
 
 LutTile lut_tile(const PackedView& weights, int64_t tile);
 Status check_weights(const PackedView& weights);
-Status check_product(const PackedView& weights, const TensorView& x, const TensorView& y);
+// What every product refuses, whatever the kernel set: layout, shapes, overlap, a mode or a width that is none of its.
+Status check_product(const LutGemmKernels& kernels, const PackedView& weights, const TensorView& x, const TensorView& y,
+                     Mode mode);
 
 Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
                      const TensorView& y, Mode mode);

@@ -12,6 +12,8 @@ Status check_layout(const PackedLayout& layout) {
   const int64_t g = layout.group_size;
   const bool fits = g == layout.cols || g == 16 || (g >= 32 && g % 32 == 0);
   if (g < 1 || !fits) return error(Code::kOption, "groupSize must be 16, a multiple of 32, or the row", g);
+  if (layout.kind > WeightKind::kPlanes || layout.offset_kind > OffsetKind::kReal)
+    return error(Code::kOption, "no such kind of weights or offsets");
   if (layout.kind == WeightKind::kPlanes && layout.offset_kind == OffsetKind::kZeroCode)
     return error(Code::kOption, "zero codes belong to uniform weights only");
   const auto stored_float = [](Dtype d) { return d == Dtype::kF16 || d == Dtype::kBF16 || d == Dtype::kF32; };

@@ -1,5 +1,6 @@
 #include "program/op_table.h"
 
+#include "core/checked.h"
 #include "ops/linear.h"
 #include "ops/lut_gemm.h"
 #include "ops/transformer.h"
@@ -9,17 +10,17 @@ namespace lutra {
 namespace {
 
 int64_t whole(const Step& step, int index) { return static_cast<int64_t>(step.parameters[index]); }
-Mode mode_of(const Step& step) { return static_cast<Mode>(whole(step, 0)); }
+Mode mode_of(const Step& step) { return narrowed<Mode>(whole(step, 0)); }
 
 // Parameters 0-5: rows, cols, bits, groupSize, weight kind, offset kind.
 PackedLayout layout_of(const Step& step) {
   PackedLayout layout;
   layout.rows = whole(step, 0);
   layout.cols = whole(step, 1);
-  layout.bits = static_cast<int>(whole(step, 2));
+  layout.bits = narrowed<int>(whole(step, 2));
   layout.group_size = whole(step, 3);
-  layout.kind = static_cast<WeightKind>(whole(step, 4));
-  layout.offset_kind = static_cast<OffsetKind>(whole(step, 5));
+  layout.kind = narrowed<WeightKind>(whole(step, 4));
+  layout.offset_kind = narrowed<OffsetKind>(whole(step, 5));
   return layout;
 }
 
@@ -45,11 +46,11 @@ const OpRow kTable[] = {
      [](C& c, const S& s, const P&) { return unpack_codes(c, layout_of(s), s.tensors[0], s.tensors[1]); }},
     {"packGroupValues", 2, 7, false,
      [](C& c, const S& s, const P&) {
-       return pack_group_values(c, layout_of(s), static_cast<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
+       return pack_group_values(c, layout_of(s), narrowed<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
      }},
     {"unpackGroupValues", 2, 7, false,
      [](C& c, const S& s, const P&) {
-       return unpack_group_values(c, layout_of(s), static_cast<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
+       return unpack_group_values(c, layout_of(s), narrowed<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
      }},
     {"dequantize", 1, 0, true, [](C& c, const S& s, const P&) { return dequantize(c, s.packed, s.tensors[0]); }},
     {"linear", 3, 0, false,

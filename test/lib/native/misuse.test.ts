@@ -1,0 +1,71 @@
+import { describe, expect, it } from 'vitest';
+import { addon, dtypeIds, modeIds, opIds, taskIds } from '../../../lib/native/index.js';
+
+/** What no caller of the library does: the addon itself must answer it with an error, never with memory. */
+describe('the addon, misused', () => {
+  const { Tensor, Packed, Program, Cancel } = addon();
+  const f32 = (...shape: number[]) => new Tensor(dtypeIds.f32, shape);
+  const option = expect.objectContaining({ code: 'LUTRA_E_OPTION' });
+  const disposed = expect.objectContaining({ code: 'LUTRA_E_DISPOSED' });
+
+  function packed(bits = 4, kind = 0, offsets = 0) {
+    const codes = new Tensor(dtypeIds.u8, [4 * 16 * 2 * 4]);
+    return new Packed(codes, new Tensor(dtypeIds.f16, [16]), null, [16, 64, bits, 64, kind, offsets]);
+  }
+
+  it('refuses accessors of one class on objects of another', () => {
+    const byteLength = Object.getOwnPropertyDescriptor(Tensor.prototype, 'byteLength')?.get;
+    const length = Object.getOwnPropertyDescriptor(Program.prototype, 'length')?.get;
+    for (const other of [new Cancel(), new Program(), packed()]) expect(() => byteLength?.call(other)).toThrow(option);
+    for (const other of [new Cancel(), f32(4), packed()]) expect(() => length?.call(other)).toThrow(option);
+    for (const accessor of [byteLength, length]) expect(() => accessor?.call({})).toThrow();
+    expect(byteLength?.call(f32(4))).toBe(16);
+    expect(length?.call(new Program())).toBe(0);
+  });
+
+  it('holds when reading an argument disposes the program it is for', () => {
+    const program = new Program();
+    const x = f32(4);
+    const tensors = [x, x];
+    Object.defineProperty(tensors, 1, {
+      get() {
+        program.dispose();
+        return x;
+      },
+    });
+    expect(() => program.add(opIds.add, tensors, null, [])).toThrow(disposed);
+  });
+
+  it('holds when reading an operand changes the list of operands', async () => {
+    const x = f32(4);
+    const tensors = [x];
+    Object.defineProperty(tensors, 0, {
+      get() {
+        for (let i = 0; i < 4000; i++) tensors.push(x);
+        return x;
+      },
+    });
+    await expect(addon().task(taskIds.findNonFinite, tensors, [], 0, null)).resolves.toEqual([-1]);
+  });
+
+  it('refuses modes, kinds and widths that do not exist, also those that would wrap', () => {
+    for (const mode of [-1, 3, 7, 255, 256, 2 ** 32, 2 ** 53]) {
+      for (const op of [opIds.lutGemm, opIds.lutGemmErrorBound]) {
+        const program = new Program();
+        program.add(op, [f32(2, 64), f32(2, 16)], packed(), [mode]);
+        expect(() => program.run(0, 0), `mode ${mode}`).toThrow(option);
+      }
+    }
+    for (const bits of [-4, 0, 9, 2 ** 32 + 4, 2 ** 53]) expect(() => packed(bits), `bits ${bits}`).toThrow(option);
+    for (const kind of [-1, 2, 3, 256]) expect(() => packed(4, kind), `kind ${kind}`).toThrow(option);
+    for (const offsets of [-1, 3, 256]) expect(() => packed(4, 0, offsets), `offsets ${offsets}`).toThrow(option);
+    const program = new Program();
+    program.add(opIds.lutGemm, [f32(2, 64), f32(2, 16)], packed(), [modeIds.fast]);
+    program.run(0, 0);
+  });
+
+  it('refuses whole numbers that no integer holds', () => {
+    for (const threads of [1e300, -1e300, Number.POSITIVE_INFINITY, Number.NaN, 0.5])
+      expect(() => addon().lutGemm(packed(), f32(1, 64), f32(1, 16), 0, threads)).toThrow(option);
+  });
+});
