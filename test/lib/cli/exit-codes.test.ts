@@ -42,8 +42,8 @@ describe('exit code 0', () => {
     }
   });
 
-  it('is that of a text whose reader has gone, which is not generated to its end', async () => {
-    await withTinyModel(endless, async (dir) => {
+  it('is that of an endless text whose reader has gone', async () => {
+    await withEndlessModel(async (dir) => {
       let seen = 0;
       const { code, stderr } = await lutra(generateEndlessly(dir), {
         onOutput: (child, _, text) => {
@@ -180,8 +180,12 @@ describe('exit code 70', () => {
   });
 });
 
-/** A model that says nothing sensible for as long as it is asked to. */
-const endless = { config: { max_position_embeddings: 200_000, eos_token_id: null } };
+/** Runs `use` on a model that says nothing sensible for as long as it is asked to. */
+const withEndlessModel = (use: (dir: string) => Promise<void>) =>
+  withTinyModel({ config: { max_position_embeddings: 200_000, eos_token_id: null } }, async (dir) => {
+    writeFileSync(join(dir, 'tokenizer_config.json'), '{ "bos_token": "<s>", "unk_token": "<unk>" }');
+    await use(dir);
+  });
 const generateEndlessly = (dir: string) => [
   ...['generate', dir, '--prompt', 'abc', '--max-tokens', '100000'],
   ...['--temperature', '1', '--repetition-penalty', '1.1'],
@@ -207,7 +211,7 @@ describe('exit code 130', () => {
   });
 
   it('SIGINT during generate ends the text', async () => {
-    await withTinyModel(endless, async (dir) => {
+    await withEndlessModel(async (dir) => {
       let sent = false;
       const { code, stdout, stderr } = await lutra(generateEndlessly(dir), {
         onOutput: (child, stream, text) => {
