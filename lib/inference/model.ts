@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { lutraError } from '../errors.js';
 import { readCheckpoint } from '../formats/index.js';
 import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
-import type { Mode, Weight } from '../ops/index.js';
+import { checkMode, type Mode, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer/index.js';
 import { type GeneratedToken, type GenerationOptions, generate } from './generation.js';
@@ -91,14 +91,20 @@ export class Model implements SessionModel {
     checkIds(this.config, ids, 'ids');
     const { vocabularySize } = this.config;
     const { mode, signal } = options;
-    const chunk = Math.min(ids.length, prefillChunk);
-    using session = new Session(this, { capacity: ids.length, chunk, logits: 'all', mode });
-    const all = Tensor.zeros('f32', [ids.length, vocabularySize]);
-    for (let begin = 0; begin < ids.length; begin += chunk) {
-      const part = await session.append(Array.from(ids).slice(begin, begin + chunk), signal);
-      all.write(part.read(), begin * vocabularySize);
+    const sequence = Int32Array.from(ids);
+    const chunk = Math.min(sequence.length, prefillChunk);
+    using session = new Session(this, { capacity: sequence.length, chunk, logits: 'all', mode });
+    const all = Tensor.zeros('f32', [sequence.length, vocabularySize]);
+    try {
+      for (let begin = 0; begin < sequence.length; begin += chunk) {
+        const part = await session.append(sequence.subarray(begin, begin + chunk), signal);
+        all.write(part.read(), begin * vocabularySize);
+      }
+      return all;
+    } catch (error) {
+      all.dispose();
+      throw error;
     }
-    return all;
   }
 
   /** One sequence of this model, with its own KV cache and buffers: dispose it. */
@@ -121,11 +127,12 @@ export class Model implements SessionModel {
  * Loads a Hugging Face directory of the Llama family, quantized by lutra or not.
  *
  * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL` where the directory is not such a model;
- *   `LUTRA_E_DEVICE` for 'cuda'; format errors of `readCheckpoint`; `signal.reason`
+ *   `LUTRA_E_DEVICE` for 'cuda'; `LUTRA_E_OPTION` for an unknown device or mode; format errors of `readCheckpoint`; `signal.reason`
  */
 export async function loadModel(dir: string, options: LoadOptions = {}): Promise<Model> {
   const { mode = 'accurate', threads = 0, signal } = options;
   checkDevice(options.device ?? 'auto');
+  checkMode(mode, 'loadModel.mode');
   signal?.throwIfAborted();
   await using checkpoint = await readCheckpoint(dir);
   const where = join(dir, 'config.json');

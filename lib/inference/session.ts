@@ -10,7 +10,7 @@ import {
   recordHead,
   ropeTable,
 } from '../models/index.js';
-import { type Mode, Program, type Weight } from '../ops/index.js';
+import { checkMode, type Mode, Program, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 
 /** Tokens computed together: long enough for matrix products, short enough for small buffers. */
@@ -72,7 +72,7 @@ export class Session {
     const { capacity, chunk } = options;
     this.#model = model;
     this.#options = options;
-    this.#mode = options.mode ?? model.mode;
+    this.#mode = checkMode(options.mode ?? model.mode, 'session.mode');
     this.#caches = model.graph.blocks.map(() => createBlockCache(config, capacity));
     this.#cosSin = ropeTable(config, capacity);
     this.#ids = Tensor.zeros('i32', [chunk]);

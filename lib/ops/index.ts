@@ -1,2 +1,2 @@
 export { dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound } from './lut-gemm.js';
-export { type AttentionOptions, type Mode, Program, type RunOptions, type Weight } from './program.js';
+export { type AttentionOptions, checkMode, type Mode, Program, type RunOptions, type Weight } from './program.js';

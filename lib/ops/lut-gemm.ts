@@ -1,7 +1,7 @@
 import { lutraError } from '../errors.js';
 import { addon, cancellable, fromNative, modeIds } from '../native/index.js';
 import { QuantizedTensor, Tensor } from '../tensor/index.js';
-import { type Mode, Program } from './program.js';
+import { checkMode, type Mode, Program } from './program.js';
 
 export interface LutGemmOptions {
   /** Bound on the error: 'exact' (NMSE 1e-12), 'accurate' (1e-7, default) or 'fast' (2e-4). */
@@ -21,16 +21,17 @@ export interface LutGemmOptions {
  * @throws `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_OPTION`, `LUTRA_E_DISPOSED`
  */
 export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions = {}): Tensor {
-  const mode = modeId(options.mode);
-  checkKinds(x, q, options.out);
-  const y = options.out ?? Tensor.zeros('f32', resultShape(x, q));
+  const { mode = 'accurate', out, threads = 0 } = options;
+  const id = modeIds[checkMode(mode, 'lutGemm.mode')];
+  checkKinds(x, q, out);
+  const y = out ?? Tensor.zeros('f32', resultShape(x, q));
   try {
-    addon().lutGemm(q.native, x.native, y.native, mode, options.threads ?? 0);
+    addon().lutGemm(q.native, x.native, y.native, id, threads);
+    return y;
   } catch (error) {
-    if (!options.out) y.dispose();
+    if (!out) y.dispose();
     throw fromNative(error, 'lutGemm');
   }
-  return y;
 }
 
 /** As `lutGemm`, off the JavaScript thread. Borrowed inputs are copied in; `out` must be native memory. */
@@ -39,25 +40,26 @@ export async function lutGemmAsync(
   q: QuantizedTensor,
   options: LutGemmOptions & { signal?: AbortSignal | undefined } = {},
 ): Promise<Tensor> {
-  const mode = modeId(options.mode);
-  checkKinds(x, q, options.out);
-  if (options.out?.borrowed)
+  const { mode = 'accurate', out, threads = 0, signal } = options;
+  const id = modeIds[checkMode(mode, 'lutGemmAsync.mode')];
+  checkKinds(x, q, out);
+  if (out?.borrowed)
     throw lutraError('LUTRA_E_OPTION', {
       message: 'an asynchronous call cannot write into a borrowed array',
       where: 'lutGemmAsync.out',
       hint: 'Make the output with Tensor.zeros.',
     });
+  const y = out ?? Tensor.zeros('f32', resultShape(x, q));
   const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
-  const y = options.out ?? Tensor.zeros('f32', resultShape(x, q));
   try {
     await cancellable(
-      options.signal,
-      (cancel) => addon().lutGemmAsync(q.native, input.native, y.native, mode, options.threads ?? 0, cancel),
+      signal,
+      (cancel) => addon().lutGemmAsync(q.native, input.native, y.native, id, threads, cancel),
       'lutGemm',
     );
     return y;
   } catch (error) {
-    if (!options.out) y.dispose();
+    if (!out) y.dispose();
     throw error;
   } finally {
     if (input !== x) input.dispose();
@@ -69,34 +71,32 @@ export async function lutGemmAsync(
  * Same shapes and errors as `lutGemm`.
  */
 export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, mode: Mode = 'accurate'): Tensor {
-  modeId(mode);
   checkKinds(x, q);
-  const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
   const bound = Tensor.zeros('f32', resultShape(x, q));
-  const program = new Program().lutGemmErrorBound(q, input, bound, mode);
-  program.run();
-  program.dispose();
-  if (input !== x) input.dispose();
-  return bound;
+  const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
+  try {
+    using program = new Program().lutGemmErrorBound(q, input, bound, mode);
+    program.run();
+    return bound;
+  } catch (error) {
+    bound.dispose();
+    throw error;
+  } finally {
+    if (input !== x) input.dispose();
+  }
 }
 
 /** The matrix that packed weights stand for, f32 [outFeatures, inFeatures]. */
 export function dequantize(q: QuantizedTensor): Tensor {
   const w = Tensor.zeros('f32', q.shape);
-  const program = new Program().dequantize(q, w);
-  program.run();
-  program.dispose();
-  return w;
-}
-
-function modeId(mode: Mode = 'accurate'): number {
-  if (Object.hasOwn(modeIds, mode)) return modeIds[mode];
-  throw lutraError('LUTRA_E_OPTION', {
-    message: 'unknown mode',
-    where: 'lutGemm.mode',
-    found: String(mode),
-    expected: Object.keys(modeIds).join(', '),
-  });
+  try {
+    using program = new Program().dequantize(q, w);
+    program.run();
+    return w;
+  } catch (error) {
+    w.dispose();
+    throw error;
+  }
 }
 
 /** Without types a typed array is easily taken for a tensor. */

@@ -1,3 +1,4 @@
+import { lutraError } from '../errors.js';
 import {
   addon,
   cancellable,
@@ -12,6 +13,18 @@ import type { QuantizedLayout, QuantizedTensor, Tensor } from '../tensor/index.j
 
 /** Accuracy of products with packed weights: bounds on the NMSE against fp64 of 1e-12, 1e-7 and 2e-4. */
 export type Mode = keyof typeof modeIds;
+
+/** @throws `LUTRA_E_OPTION` for anything but a mode. @param where the argument, for the error */
+export function checkMode(mode: Mode, where: string): Mode {
+  if (Object.hasOwn(modeIds, mode)) return mode;
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'unknown mode',
+    where,
+    found: String(mode),
+    expected: Object.keys(modeIds).join(', '),
+  });
+}
+
 /** A weight matrix as a linear layer holds it: packed, or f32, f16 or bf16 [outFeatures, inFeatures]. */
 export type Weight = Tensor | QuantizedTensor;
 
@@ -44,12 +57,14 @@ export class Program {
 
   /** y[n,m] = x[n,k] · Wᵀ, with packed weights by look-up table in `mode`, else in fp32. */
   linear(weight: Weight, x: Tensor, y: Tensor, mode: Mode = 'accurate'): this {
-    if ('layout' in weight) return this.#add('lutGemm', [x, y], [modeIds[mode]], weight);
+    const id = modeIds[checkMode(mode, 'linear.mode')];
+    if ('layout' in weight) return this.#add('lutGemm', [x, y], [id], weight);
     return this.#add('linear', [x, weight, y]);
   }
   /** bound[n,m] >= |y - exact y| of the product of packed weights with x in `mode`. */
   lutGemmErrorBound(weight: QuantizedTensor, x: Tensor, bound: Tensor, mode: Mode): this {
-    return this.#add('lutGemmErrorBound', [x, bound], [modeIds[mode]], weight);
+    const id = modeIds[checkMode(mode, 'lutGemmErrorBound.mode')];
+    return this.#add('lutGemmErrorBound', [x, bound], [id], weight);
   }
   /** w[m,k] f32 from packed weights. */
   dequantize(weight: QuantizedTensor, w: Tensor): this {

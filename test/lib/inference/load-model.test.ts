@@ -67,6 +67,9 @@ describe('loadModel', () => {
       expect(model.device).toBe('cpu');
       await expect(loadModel(dir, { device: 'cuda' })).rejects.toMatchObject({ code: 'LUTRA_E_DEVICE' });
       await expect(loadModel(dir, { device: 'tpu' as 'cpu' })).rejects.toMatchObject({ code: 'LUTRA_E_OPTION' });
+      const refused = (where: string) => ({ code: 'LUTRA_E_OPTION', where });
+      await expect(loadModel(dir, { mode: 'best' as 'fast' })).rejects.toMatchObject(refused('loadModel.mode'));
+      await expect(model.logits([1], { mode: 'best' as 'fast' })).rejects.toMatchObject(refused('session.mode'));
     });
   });
 
@@ -93,6 +96,8 @@ describe('loadModel', () => {
       const before = addon().nativeMemory();
       for await (const { token } of model.generate('abc', { maxTokens: 20, ignoreEos: true })) if (token >= 0) break;
       (await model.logits([1, 2, 3])).dispose();
+      expect(addon().nativeMemory()).toBe(before);
+      await expect(model.logits([1, 2], { signal: AbortSignal.abort('enough') })).rejects.toBe('enough');
       expect(addon().nativeMemory()).toBe(before);
       await evaluate(model, { text: 'abcdefghi@@bcdef', separator: '@@', reference: model });
       expect(addon().nativeMemory()).toBe(before);
