@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { lutraError } from '../errors.js';
-import type { Mode } from '../ops/index.js';
+import { checkMode, type Mode } from '../ops/index.js';
 import { type Cluster, clusteredMean, quantile } from './estimates.js';
 import type { MeasuredModel } from './measured-model.js';
 import { Scorer } from './scorer.js';
@@ -72,11 +72,13 @@ const maxLogits = 2 ** 24;
  * 'exact' unless told otherwise.
  *
  * @throws `LUTRA_E_OPTION` for unusable options and a text without a single target; `LUTRA_E_SHAPE` where the reference has
- *   another vocabulary; `signal.reason`
+ *   another vocabulary or tokenizer; `LUTRA_E_NON_FINITE` where a model answers with logits that are not numbers;
+ *   `signal.reason`
  */
 export async function evaluate(model: MeasuredModel, options: EvaluationOptions): Promise<Evaluation> {
   const { text, reference, separator, signal, mode = 'exact' } = options;
   signal?.throwIfAborted();
+  checkMode(mode, 'evaluate.mode');
   const convention = options.convention ?? (separator === undefined ? 'windows' : 'documents');
   const context = contextOf(model, options);
   if (reference) checkReference(model, reference, text, context);
@@ -148,10 +150,11 @@ async function measure(
       partTargets.forEach((target, row) => {
         if (target < 0) return;
         cluster.tokens++;
-        cluster.loss += scores.losses[row]!;
+        cluster.loss += finite(scores.losses[row]!, 'model');
         if (!scores.divergences || !scores.agreements) return;
-        cluster.divergence += scores.divergences[row]!;
-        measured.divergences.push(scores.divergences[row]!);
+        const divergence = finite(scores.divergences[row]!, 'reference');
+        cluster.divergence += divergence;
+        measured.divergences.push(divergence);
         if (scores.agreements[row]) measured.agreed++;
       });
       done += part.length;
@@ -162,6 +165,16 @@ async function measure(
     measured.divergenceTotals.push({ total: cluster.divergence, tokens: cluster.tokens });
   }
   return measured;
+}
+
+/** A loss or a divergence; NaN comes from logits, and would pass through every sum. */
+function finite(nats: number, where: 'model' | 'reference'): number {
+  if (Number.isFinite(nats)) return nats;
+  throw lutraError('LUTRA_E_NON_FINITE', {
+    message: 'the model answers with logits that are not numbers',
+    where: `evaluate.${where}`,
+    hint: 'Its checkpoint is damaged, or its activations leave the range of fp32.',
+  });
 }
 
 function summarize(measured: Measured): DivergenceSummary {

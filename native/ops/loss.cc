@@ -30,8 +30,8 @@ double row_divergence(const float* reference, const float* logits, int64_t vocab
   for (int64_t v = 0; v < vocab; ++v) {
     const double log_p = reference[v] - p_log_sum;
     const double p = std::exp(log_p);
-    // p log p tends to 0: a token that the reference excludes adds nothing.
-    if (p > 0) sum += p * (log_p - (logits[v] - q_log_sum));
+    // p log p tends to 0: a token that the reference excludes adds nothing. A NaN must reach the sum.
+    if (p != 0) sum += p * (log_p - (logits[v] - q_log_sum));
   }
   return sum;
 }

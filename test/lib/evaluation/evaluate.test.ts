@@ -1,5 +1,6 @@
-import { rmSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type EvaluationOptions, evaluate } from '../../../lib/evaluation/index.js';
 import { loadModel, type Model } from '../../../lib/inference/index.js';
@@ -112,6 +113,7 @@ describe('evaluate', () => {
       ['evaluate.context', { context: 1 }],
       ['evaluate.context', { context: 65 }],
       ['evaluate.maxTokens', { maxTokens: -1 }],
+      ['evaluate.mode', { mode: 'best' as 'exact' }],
       ['evaluate.text', { text: '', separator: '@@' }],
       ['evaluate.text', { text: 'abc', context: 20 }],
     ];
@@ -125,6 +127,20 @@ describe('evaluate', () => {
       await expect(evaluate(model, { text: 'abc', separator: '@@', reference })).rejects.toMatchObject({
         code: 'LUTRA_E_SHAPE',
       });
+    });
+  });
+
+  it('refuses logits that are not numbers, of the model and of the reference', async () => {
+    await withTinyModel({}, async (damaged) => {
+      const path = join(damaged, 'model.safetensors');
+      const bytes = readFileSync(path);
+      bytes.writeFloatLE(Number.NaN, bytes.length - 4);
+      writeFileSync(path, bytes);
+      using broken = await loadModel(damaged);
+      const refused = (where: string) => expect.objectContaining({ code: 'LUTRA_E_NON_FINITE', where });
+      const options = { text: 'abc@@def', separator: '@@' };
+      await expect(evaluate(broken, options)).rejects.toEqual(refused('evaluate.model'));
+      await expect(evaluate(model, { ...options, reference: broken })).rejects.toEqual(refused('evaluate.reference'));
     });
   });
 
