@@ -14,10 +14,6 @@ namespace lutra {
 
 namespace {
 
-constexpr uint32_t kAvx2Set = kAvx2 | kFma | kF16c;
-constexpr uint32_t kAvx512Set = kAvx2Set | kAvx512 | kAvx512Vnni | kAvx512Vbmi;
-constexpr uint32_t kNeonSet = kNeon | kDotProduct;
-
 #if defined(__x86_64__)
 constexpr bool bit(uint32_t word, int index) { return (word >> index) & 1u; }
 
@@ -60,7 +56,7 @@ uint32_t detect() {
 }
 
 // -1 where LUTRA_ISA names no instruction set we know.
-int64_t override_mask() {
+int64_t read_override() {
   const char* name = std::getenv("LUTRA_ISA");
   if (!name || !*name) return ~uint32_t{0};
   if (!std::strcmp(name, "scalar")) return 0;
@@ -68,6 +64,12 @@ int64_t override_mask() {
   if (!std::strcmp(name, "avx512")) return kAvx512Set;
   if (!std::strcmp(name, "neon")) return kNeonSet;
   return -1;
+}
+
+// Read once, as the families' selectors choose once: what is told is what runs.
+int64_t override_mask() {
+  static const int64_t mask = read_override();
+  return mask;
 }
 
 }  // namespace
@@ -84,12 +86,13 @@ uint32_t allowed_features() {
 
 bool isa_override_valid() { return override_mask() >= 0; }
 
-const char* isa_name() {
-  const uint32_t usable = cpu_features() & allowed_features();
-  if ((usable & kAvx512Set) == kAvx512Set) return "avx512";
-  if ((usable & kAvx2Set) == kAvx2Set) return "avx2";
-  if (usable & kNeon) return "neon";
+const char* isa_name(uint32_t features) {
+  if ((features & kAvx512Set) == kAvx512Set) return "avx512";
+  if ((features & kAvx2Set) == kAvx2Set) return "avx2";
+  if (features & kNeon) return "neon";
   return "scalar";
 }
+
+const char* isa_name() { return isa_name(cpu_features() & allowed_features()); }
 
 }  // namespace lutra

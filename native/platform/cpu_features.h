@@ -17,14 +17,21 @@ enum Feature : uint32_t {
   kDotProduct = 1u << 7,
 };
 
+// The instruction sets by everything their object files may use: a version of a kernel runs where the whole set does,
+// so that one name says which versions of all families computed a result.
+constexpr uint32_t kAvx2Set = kAvx2 | kFma | kF16c;
+constexpr uint32_t kAvx512Set = kAvx2Set | kAvx512 | kAvx512Vnni | kAvx512Vbmi;
+constexpr uint32_t kNeonSet = kNeon | kDotProduct;
+
 uint32_t cpu_features();
 
-// The instruction set LUTRA_ISA names, as a mask of the features it allows; all of them when it is unset.
+// The instruction set LUTRA_ISA named at first use, as a mask of the features it allows; all of them when it is unset.
 // Names: scalar, avx2, avx512, neon. An unknown name allows everything and is reported by `isa_override_valid`.
 uint32_t allowed_features();
 bool isa_override_valid();
 
-// Best instruction set that features & allowed give: "avx512", "avx2", "neon" or "scalar".
+// The best instruction set among `features`: "avx512", "avx2", "neon" or "scalar"; and the one this process uses.
+const char* isa_name(uint32_t features);
 const char* isa_name();
 
 }  // namespace lutra

@@ -8,9 +8,6 @@
 
 namespace lutra {
 
-constexpr uint32_t kAvx2Kernels = kAvx2 | kFma | kF16c;
-constexpr uint32_t kAvx512Kernels = kAvx2Kernels | kAvx512;
-
 // The versions of one family. A null pointer: not compiled for this processor.
 template <typename Kernels>
 struct KernelVersions {
@@ -18,11 +15,10 @@ struct KernelVersions {
   const Kernels* avx2 = nullptr;
   const Kernels* avx512 = nullptr;
 
-  // The named version, or null where it was not compiled or this machine may not run it. A null name: the best one.
-  const Kernels* find(const char* name) const {
-    const uint32_t usable = cpu_features() & allowed_features();
-    const bool run_avx512 = avx512 && (usable & kAvx512Kernels) == kAvx512Kernels;
-    const bool run_avx2 = avx2 && (usable & kAvx2Kernels) == kAvx2Kernels;
+  // The named version, or null where it was not compiled or `features` do not run it. A null name: the best one.
+  const Kernels* find(const char* name, uint32_t features = cpu_features() & allowed_features()) const {
+    const bool run_avx512 = avx512 && (features & kAvx512Set) == kAvx512Set;
+    const bool run_avx2 = avx2 && (features & kAvx2Set) == kAvx2Set;
     if (!name) return run_avx512 ? avx512 : run_avx2 ? avx2 : scalar;
     if (!std::strcmp(name, "avx512")) return run_avx512 ? avx512 : nullptr;
     if (!std::strcmp(name, "avx2")) return run_avx2 ? avx2 : nullptr;

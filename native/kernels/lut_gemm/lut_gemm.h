@@ -16,8 +16,6 @@
 
 #include <cstdint>
 
-#include "platform/cpu_features.h"
-
 namespace lutra {
 
 enum LutMode : int { kLutExact, kLutAccurate, kLutFast, kLutModes };
@@ -69,7 +67,6 @@ struct LutTables {
 
 struct LutGemmKernels {
   const char* name;
-  uint32_t required;  // Feature bits
   int min_bits;
   int max_bits;
   int64_t block_bytes[kLutModes];  // of `entries` for one block of 64 columns
@@ -105,10 +102,10 @@ extern const LutGemmKernels kLutGemmScalar;
 extern const LutGemmKernels kLutGemmAvx2;
 extern const LutGemmKernels kLutGemmAvx512;
 
-// The best set that this machine and LUTRA_ISA allow and that takes this width.
+// The best set for this machine that takes this width, and the named one: "scalar", "avx2", "avx512"; null where it
+// cannot run.
 const LutGemmKernels& lut_gemm_kernels(int bits);
-// Every set this machine can run, best first, whatever LUTRA_ISA says; returns how many.
-int lut_gemm_versions(const LutGemmKernels* const** versions);
+const LutGemmKernels* lut_gemm_kernels(const char* name);
 
 // --- Shared by the instruction-set files; static, so that no copy of one file can stand in for another's. ---
 

@@ -24,7 +24,6 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
 
 const LutGemmKernels kLutGemmAvx2 = {
     "avx2",
-    kAvx2 | kFma | kF16c,
     2,
     4,
     {1024, 128, 64},

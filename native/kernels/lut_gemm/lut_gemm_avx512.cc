@@ -24,7 +24,6 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
 
 const LutGemmKernels kLutGemmAvx512 = {
     "avx512",
-    kAvx2 | kFma | kF16c | kAvx512 | kAvx512Vnni | kAvx512Vbmi,
     2,
     4,
     {1024, 512, 256},

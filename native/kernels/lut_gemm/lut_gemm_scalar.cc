@@ -216,7 +216,6 @@ void multiply_panel(const float* panel, int64_t depth, int64_t rows, const float
 
 const LutGemmKernels kLutGemmScalar = {
     "scalar",
-    0,
     1,
     kMaxBits,
     {kLutBlock * 4, kLutBlock * 2, kLutBlock * 2},

@@ -1,5 +1,6 @@
 // What the accuracy modes promise: normalised error on the named distributions, the worst-case bound, misuse.
 #include "lut_gemm_cases.h"
+#include "versions.h"
 
 using namespace lutra;
 using namespace lutra::test;
@@ -10,9 +11,7 @@ constexpr Mode kModes[] = {Mode::kExact, Mode::kAccurate, Mode::kFast};
 
 template <typename Body>
 void each_version(Body&& body) {
-  const LutGemmKernels* const* sets;
-  const int count = lut_gemm_versions(&sets);
-  for (int i = 0; i < count; ++i) body(*sets[i]);
+  for (const LutGemmKernels* set : versions(lut_gemm_kernels)) body(*set);
 }
 
 LutCase case_of(int64_t rows, int64_t cols, int64_t group, int bits, WeightKind kind, OffsetKind offset) {

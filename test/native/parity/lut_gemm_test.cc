@@ -1,5 +1,7 @@
 // Every version of lut_gemm against the fp64 answer: odd shapes, ragged groups, all widths, unaligned operands.
 #include "lut_gemm_cases.h"
+#include "platform/cpu_features.h"
+#include "versions.h"
 
 using namespace lutra;
 using namespace lutra::test;
@@ -7,13 +9,6 @@ using namespace lutra::test;
 namespace {
 
 constexpr Mode kModes[] = {Mode::kExact, Mode::kAccurate, Mode::kFast};
-
-struct Versions {
-  const LutGemmKernels* const* sets;
-  int count = lut_gemm_versions(&sets);
-  const LutGemmKernels* const* begin() const { return sets; }
-  const LutGemmKernels* const* end() const { return sets + count; }
-};
 
 void demand(const std::string& problem) {
   if (!problem.empty()) fail(__FILE__, __LINE__, problem);
@@ -45,7 +40,7 @@ struct Choices {
 };
 
 // The mutants below are faults in this version.
-const LutGemmKernels& best() { return **Versions().begin(); }
+const LutGemmKernels& best() { return lut_gemm_kernels(4); }
 
 LutCase usual_case() {
   LutCase c;
@@ -59,16 +54,11 @@ LutCase usual_case() {
 // A version that this machine can run and that is not among those tested would pass every test below.
 LUTRA_TEST(lut_gemm, every_runnable_version_is_tested) {
   std::string names;
-  for (const LutGemmKernels* set : Versions()) names += std::string(set->name) + " ";
-  std::string expected = "scalar ";
-#if defined(__x86_64__)
-  const uint32_t avx2 = kAvx2 | kFma | kF16c;
-  const uint32_t avx512 = avx2 | kAvx512 | kAvx512Vnni | kAvx512Vbmi;
-  if ((cpu_features() & avx2) == avx2) expected = "avx2 " + expected;
-  if ((cpu_features() & avx512) == avx512) expected = "avx512 " + expected;
-#endif
-  if (names != expected) fail(__FILE__, __LINE__, "versions " + names + "expected " + expected);
-  if (allowed_features() == ~uint32_t{0}) CHECK(&lut_gemm_kernels(3) == Versions().sets[0]);
+  for (const LutGemmKernels* set : versions(lut_gemm_kernels)) names += std::string(" ") + set->name;
+  const std::string isa = isa_name();
+  const std::string expected = isa == "avx512" ? " scalar avx2 avx512" : isa == "avx2" ? " scalar avx2" : " scalar";
+  if (names != expected) fail(__FILE__, __LINE__, "versions" + names + ", expected" + expected);
+  CHECK(&lut_gemm_kernels(3) == versions(lut_gemm_kernels).back());
 }
 
 LUTRA_TEST(lut_gemm, every_shape_matches_the_reference) {
@@ -82,7 +72,7 @@ LUTRA_TEST(lut_gemm, every_shape_matches_the_reference) {
           if (quick() && ++turn % 11 != 0) continue;
           const LutCase problem = choices.next(rows, cols, group);
           LutOperands operands(problem);
-          for (const LutGemmKernels* set : Versions())
+          for (const LutGemmKernels* set : versions(lut_gemm_kernels))
             for (Mode mode : kModes) demand(lut_parity(*set, problem, operands, mode));
         }
 }
@@ -99,7 +89,7 @@ LUTRA_TEST(lut_gemm, every_width_and_kind_matches_the_reference) {
             problem.layout = make_layout(112, cols, 96, bits, kind, offset, dtype);
             problem.tokens = tokens;
             LutOperands operands(problem);
-            for (const LutGemmKernels* set : Versions())
+            for (const LutGemmKernels* set : versions(lut_gemm_kernels))
               for (Mode mode : kModes) demand(lut_parity(*set, problem, operands, mode));
           }
 }
@@ -149,7 +139,7 @@ LUTRA_TEST(lut_gemm, unit_vectors_pick_columns_exactly) {
           Context context = one_lane();
           std::vector<float> w(65 * 100);
           CHECK(dequantize(context, operands.view(), {w.data(), Dtype::kF32, 2, {65, 100}}).ok());
-          for (const LutGemmKernels* set : Versions())
+          for (const LutGemmKernels* set : versions(lut_gemm_kernels))
             for (int64_t first = 0; first < 100; first += batch) {
               std::memset(operands.x_data(), 0, static_cast<size_t>(batch) * 100 * sizeof(float));
               for (int64_t t = 0; t < batch && first + t < 100; ++t) operands.x_data()[t * 100 + first + t] = 1.0f;
@@ -164,7 +154,7 @@ LUTRA_TEST(lut_gemm, unit_vectors_pick_columns_exactly) {
 LUTRA_TEST(lut_gemm, bits_do_not_depend_on_lanes_alignment_or_batch) {
   for (int64_t tokens : {1, 5, 17})
     for (Mode mode : kModes)
-      for (const LutGemmKernels* set : Versions()) {
+      for (const LutGemmKernels* set : versions(lut_gemm_kernels)) {
         LutCase problem;
         problem.layout =
             make_layout(quick() ? 200 : 700, 352, 96, 3, WeightKind::kUniform, OffsetKind::kZeroCode, Dtype::kF16);
@@ -279,6 +269,6 @@ LUTRA_TEST(lut_gemm, parity_reports_a_wrong_layout) {
     uint32_t* words = operands.words() + chunk * problem.layout.bits * 64;
     std::swap_ranges(words, words + 64, words + 64);
   }
-  for (const LutGemmKernels* set : Versions())
+  for (const LutGemmKernels* set : versions(lut_gemm_kernels))
     for (Mode mode : kModes) CHECK(!lut_parity(*set, problem, operands, mode).empty());
 }
