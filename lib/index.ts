@@ -1,3 +1,5 @@
+import { addon } from './native/index.js';
+
 export {
   LutraDeviceError,
   LutraError,
@@ -8,8 +10,14 @@ export {
   LutraNumericError,
   LutraResourceError,
 } from './errors.js';
-export { type Evaluation, type EvaluationOptions, type EvaluationProgress, evaluate } from './evaluation/index.js';
-export { Checkpoint, type CheckpointTensor, readCheckpoint } from './formats/index.js';
+export {
+  type DivergenceSummary,
+  type Evaluation,
+  type EvaluationOptions,
+  type EvaluationProgress,
+  evaluate,
+} from './evaluation/index.js';
+export { Checkpoint, type CheckpointTensor, type ReadLimits, readCheckpoint } from './formats/index.js';
 export {
   type FinishReason,
   type GeneratedToken,
@@ -21,6 +29,8 @@ export {
 export { type Diagnosis, doctor, nativeMemory } from './native/index.js';
 export { dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound, type Mode } from './ops/index.js';
 export {
+  type CalibrationJob,
+  type LayerResult,
   type Manifest,
   type Progress,
   type QuantizationJob,
@@ -28,6 +38,7 @@ export {
   quantizeModel,
 } from './pipeline/index.js';
 export {
+  type LayerReport,
   normalizeRecipe,
   type QuantizeOptions,
   quantize,
@@ -36,3 +47,6 @@ export {
   type Statistics,
 } from './quantization/index.js';
 export { type Dtype, type QuantizedLayout, QuantizedTensor, Tensor, type TensorData } from './tensor/index.js';
+
+// Where no binary fits, the import says so, not the first use somewhere else.
+addon();
