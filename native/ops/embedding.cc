@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/convert/convert.h"
+#include "ops/indices.h"
 #include "ops/operand.h"
 #include "ops/transformer.h"
 
@@ -37,10 +38,8 @@ Status embedding(Context& context, const TensorView& table, const TensorView& id
   const int64_t d = table.shape[1];
   LUTRA_TRY(require_equal(y.shape[0], n, "embedding: rows of y, against ids"));
   LUTRA_TRY(require_equal(y.shape[1], d, "embedding: columns of y, against columns of table"));
-  const int32_t* id = ids.as<int32_t>();
-  for (int64_t t = 0; t < n; ++t)
-    if (id[t] < 0 || id[t] >= table.shape[0])
-      return error(Code::kOption, "embedding: an id lies outside the table", id[t], table.shape[0]);
+  Indices id;
+  LUTRA_TRY(id.take(ids, 0, table.shape[0], "embedding: an id lies outside the table"));
   const ConvertKernels& kernels = convert_kernels();
   const int64_t part_rows = std::max<int64_t>(1, kPartElements / std::max<int64_t>(1, d));
   return finished(context.parallel(ceil_div(n, part_rows), [&](int64_t part) {

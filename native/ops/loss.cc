@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/indices.h"
 #include "ops/operand.h"
 #include "ops/transformer.h"
 
@@ -55,16 +56,13 @@ Status cross_entropy(Context& context, const TensorView& logits, const TensorVie
   LUTRA_TRY(require_equal(top.shape[0], n, "cross_entropy: elements of top, against rows of logits"));
   if (n > 0 && (vocab < 1 || vocab > INT32_MAX))
     return error(Code::kShape, "cross_entropy: columns of logits must be at least 1 and fit 31 bits", vocab, 1);
-  for (int64_t t = 0; t < n; ++t)
-    if (target.as<int32_t>()[t] >= vocab)
-      return error(Code::kOption, "cross_entropy: a target lies outside the vocabulary", target.as<int32_t>()[t],
-                   vocab);
+  Indices wanted;
+  LUTRA_TRY(wanted.take(target, INT32_MIN, vocab, "cross_entropy: a target lies outside the vocabulary"));
   return finished(context.parallel(n, [&](int64_t t) {
     const float* row = logits.as<float>() + t * vocab;
     const int64_t best = largest_index(row, vocab);
-    const int32_t wanted = target.as<int32_t>()[t];
     top.as<int32_t>()[t] = static_cast<int32_t>(best);
-    loss.as<double>()[t] = wanted < 0 ? 0.0 : log_sum_exp(row, vocab, row[best]) - row[wanted];
+    loss.as<double>()[t] = wanted[t] < 0 ? 0.0 : log_sum_exp(row, vocab, row[best]) - row[wanted[t]];
   }));
 }
 

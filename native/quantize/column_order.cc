@@ -1,5 +1,6 @@
 #include "quantize/column_order.h"
 
+#include "ops/indices.h"
 #include "quantize/for_rows.h"
 
 namespace lutra {
@@ -13,20 +14,16 @@ Status check_square(const TensorView& matrix) {
   return ok_status();
 }
 
-// Every entry of index[n] lies in [lowest, columns).
-Status check_index(const TensorView& index, int64_t count, int64_t lowest, int64_t columns) {
+// The column numbers of index[count], each in [lowest, columns).
+Status take_index(const TensorView& index, int64_t count, int64_t lowest, int64_t columns, Indices* numbers) {
   if (index.dtype != Dtype::kI32) return error(Code::kDtype, "column numbers must be i32");
   if (index.rank != 1 || index.shape[0] != count)
     return error(Code::kShape, "one column number a column is needed", index.elements(), count);
-  const int32_t* values = index.as<int32_t>();
-  for (int64_t i = 0; i < count; ++i)
-    if (values[i] < lowest || values[i] >= columns)
-      return error(Code::kOption, "column number out of range", values[i], columns);
-  return ok_status();
+  return numbers->take(index, lowest, columns, "column number out of range");
 }
 
 template <typename T>
-Status gather(Context& context, const TensorView& x, const int32_t* index, const TensorView& y) {
+Status gather(Context& context, const TensorView& x, const Indices& index, const TensorView& y) {
   const int64_t from = x.cols(), to = y.cols();
   return for_rows(context, y.rows(), [&](int64_t row) {
     const T* in = x.as<T>() + row * from;
@@ -52,8 +49,8 @@ Status prepare_hessian(Context& context, const TensorView& hessian, const Tensor
   LUTRA_TRY(check_square(prepared));
   const int64_t k = hessian.shape[0];
   if (prepared.shape[0] != k) return error(Code::kShape, "both matrices have one size", prepared.shape[0], k);
-  LUTRA_TRY(check_index(order, k, 0, k));
-  const int32_t* from = order.as<int32_t>();
+  Indices from;
+  LUTRA_TRY(take_index(order, k, 0, k, &from));
   return for_rows(context, k, [&](int64_t i) {
     const double* in = hessian.as<double>() + from[i] * k;
     double* out = prepared.as<double>() + i * k;
@@ -65,9 +62,10 @@ Status prepare_hessian(Context& context, const TensorView& hessian, const Tensor
 Status gather_columns(Context& context, const TensorView& x, const TensorView& index, const TensorView& y) {
   if (x.rank != 2 || y.rank != 2 || x.shape[0] != y.shape[0])
     return error(Code::kShape, "both matrices have the same rows", y.rows(), x.rows());
-  LUTRA_TRY(check_index(index, y.cols(), -1, x.cols()));
-  if (x.dtype == Dtype::kF32 && y.dtype == Dtype::kF32) return gather<float>(context, x, index.as<int32_t>(), y);
-  if (x.dtype == Dtype::kU8 && y.dtype == Dtype::kU8) return gather<uint8_t>(context, x, index.as<int32_t>(), y);
+  Indices numbers;
+  LUTRA_TRY(take_index(index, y.cols(), -1, x.cols(), &numbers));
+  if (x.dtype == Dtype::kF32 && y.dtype == Dtype::kF32) return gather<float>(context, x, numbers, y);
+  if (x.dtype == Dtype::kU8 && y.dtype == Dtype::kU8) return gather<uint8_t>(context, x, numbers, y);
   return error(Code::kDtype, "both matrices are f32, or both are u8");
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "linalg/cholesky.h"
+#include "ops/indices.h"
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "ops/transformer.h"
@@ -32,7 +33,7 @@ struct Pass {
   const double* m;      // [k, k], upper triangular
   const float* scales;  // [rows, groups]
   const float* zeros;
-  const int32_t* group_of;
+  const Indices& group_of;
   uint8_t* codes;
   double* loss;
   int64_t rows;
@@ -108,9 +109,8 @@ Status check(const GptqGrid& grid, const TensorView& w, const TensorView& m_fact
 }
 
 Status check_values(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& scales,
-                    const TensorView& zeros, const TensorView& group_of) {
+                    const TensorView& zeros) {
   const int64_t k = w.shape[1];
-  const int64_t groups = scales.shape[1];
   int64_t bad = -1;
   LUTRA_TRY(find_non_finite(context, w, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "gptq: w is not finite at this element", bad);
@@ -119,9 +119,6 @@ Status check_values(Context& context, const TensorView& w, const TensorView& m_f
   LUTRA_TRY(find_non_finite(context, zeros, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "gptq: a zero is not finite at this element", bad);
   for (int64_t j = 0; j < k; ++j) {
-    const int32_t group = group_of.as<int32_t>()[j];
-    if (group < 0 || group >= groups)
-      return error(Code::kOption, "gptq: a column's group is out of range", group, groups);
     const double pivot = m_factor.as<double>()[j * k + j];
     if (!(pivot > 0) || !std::isfinite(pivot))
       return error(Code::kNotPositiveDefinite, "gptq: the factor's diagonal is not positive in this row", j, k);
@@ -148,14 +145,16 @@ Status gptq_pass(Context& context, const GptqGrid& grid, const TensorView& w, co
                  const TensorView& scales, const TensorView& zeros, const TensorView& group_of, const TensorView& codes,
                  const TensorView& loss) {
   LUTRA_TRY(check(grid, w, m_factor, scales, zeros, group_of, codes, loss));
-  LUTRA_TRY(check_values(context, w, m_factor, scales, zeros, group_of));
+  LUTRA_TRY(check_values(context, w, m_factor, scales, zeros));
+  Indices groups;
+  LUTRA_TRY(groups.take(group_of, 0, scales.shape[1], "gptq: a column's group is out of range"));
   const int64_t rows = w.shape[0];
   const int64_t k = w.shape[1];
   const Pass pass{w.as<float>(),
                   m_factor.as<double>(),
                   scales.as<float>(),
                   zeros.as<float>(),
-                  group_of.as<int32_t>(),
+                  groups,
                   codes.as<uint8_t>(),
                   loss.as<double>(),
                   rows,
@@ -181,6 +180,8 @@ Status gptq_pass(Context& context, const GptqGrid& grid, const TensorView& w, co
                        errors.as<float>() + row * k);
     })));
   }
+  for (int64_t row = 0; row < rows; ++row)
+    if (!std::isfinite(pass.loss[row])) return error(Code::kNonFinite, "gptq: the feedback of this row overflows", row);
   return ok_status();
 }
 

@@ -22,6 +22,7 @@ struct GptqGrid {
 
 // w f32 [m,k] in pass order, m_factor f64 [k,k] in pass order, scales and zeros f32 [m, groups] (already rounded to
 // their storage type), group_of i32 [k]: the group of each column in pass order. codes u8 [m,k] out, pass order.
+// kNonFinite names a row whose feedback overflowed: its codes mean nothing.
 // loss f64 [m]: per row, sum_j ((w'_j - q_j) / U_jj)^2 with U = M^-1, equal to (Q - W) H (Q - W)^T.
 Status gptq_pass(Context& context, const GptqGrid& grid, const TensorView& w, const TensorView& m_factor,
                  const TensorView& scales, const TensorView& zeros, const TensorView& group_of, const TensorView& codes,

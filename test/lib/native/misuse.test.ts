@@ -64,6 +64,18 @@ describe('the addon, misused', () => {
     program.run(0, 0);
   });
 
+  it('holds when numbers that become addresses change under a running job', async () => {
+    const [rows, vocabulary] = [300, 20_000];
+    const target = new Tensor(dtypeIds.i32, [rows]);
+    const program = new Program();
+    const outputs = [new Tensor(dtypeIds.f64, [rows]), new Tensor(dtypeIds.i32, [rows])];
+    program.add(opIds.crossEntropy, [f32(rows, vocabulary), target, ...outputs], null, []);
+    const done = program.runAsync(0, 1, null).catch((error) => expect(error).toEqual(option));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    target.fill(2 ** 31 - 1);
+    await done;
+  });
+
   it('refuses whole numbers that no integer holds', () => {
     for (const threads of [1e300, -1e300, Number.POSITIVE_INFINITY, Number.NaN, 0.5])
       expect(() => addon().lutGemm(packed(), f32(1, 64), f32(1, 16), 0, threads)).toThrow(option);

@@ -187,6 +187,23 @@ LUTRA_TEST(quantize, gptq_with_a_zero_scale_stores_the_zero) {
   for (size_t j = 0; j < 8; ++j) CHECK(codes[j] == 7);
 }
 
+// Codes behind a feedback that is no number would look like any others.
+LUTRA_TEST(quantize, gptq_says_when_its_feedback_overflows) {
+  for (const int64_t column : {7, 150}) {  // in the first block, and behind it
+    Problem p(3, 160, grid(2, -1, false), 4);
+    Operand<uint8_t> codes({3, 160});
+    Operand<double> loss({3}), m({160, 160});
+    std::copy(p.hessian.data(), p.hessian.data() + p.hessian.count(), m.data());
+    Context& c = p.lanes.context;
+    CHECK(reverse_cholesky(c, m.view).ok());
+    m[static_cast<size_t>(column)] = 1e300;
+    for (int64_t i = 0; i < 3; ++i) p.scales[i] = 0.9f;  // row 0 of the factor meets an error that is not zero
+    const Status status =
+        gptq_pass(c, {2, -1}, p.w.view, m.view, p.scales.view, p.zeros.view, p.group_of.view, codes.view, loss.view);
+    CHECK(status.code == Code::kNonFinite && status.found == 0);
+  }
+}
+
 LUTRA_TEST(quantize, gptq_refuses) {
   Problem p(3, 20, grid(4, 8, false), 4);
   Operand<uint8_t> codes({3, 20});
