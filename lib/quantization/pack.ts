@@ -9,7 +9,7 @@ import {
   Tensor,
 } from '../tensor/index.js';
 import type { Call, Grid, ScaleDtype } from './method.js';
-import { energy, type GridValues, residual, runOptions } from './passes.js';
+import { disposeOnFailure, energy, type GridValues, residual, runOptions } from './passes.js';
 
 /** The packed layout of a matrix [rows, cols] on a grid: zero codes are stored unless the grid is symmetric. */
 export function layoutOf(grid: Grid, rows: number, cols: number): QuantizedLayout {
@@ -57,7 +57,8 @@ async function packedTensors(
   using program = new Program().packCodes(layout, codes, packed.codes);
   program.convert(scales, stored).packGroupValues(layout, 1, stored, packed.scales);
   if (packed.offsets) program.packGroupValues(layout, 1, zeroCodes, packed.offsets);
-  await program.runAsync(runOptions(call));
+  const made = [packed.codes, packed.scales, ...(packed.offsets ? [packed.offsets] : [])];
+  await disposeOnFailure(made, () => program.runAsync(runOptions(call)));
   return packed;
 }
 

@@ -13,6 +13,16 @@ async function task(id: keyof typeof taskIds, tensors: Tensor[], numbers: number
   return await cancellable(signal, (cancel) => addon().task(taskIds[id], operands, numbers, threads, cancel), where);
 }
 
+/** Runs what fills or uses new tensors; where that fails, nobody else will give them back. */
+export async function disposeOnFailure<T>(made: readonly Tensor[], work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    for (const tensor of made) tensor.dispose();
+    throw error;
+  }
+}
+
 /** Columns of one group of a row of k columns. */
 export const groupColumns = (grid: Grid, k: number): number => (grid.groupSize === -1 ? k : grid.groupSize);
 export const groupsOf = (grid: Grid, k: number): number => Math.ceil(k / groupColumns(grid, k));
@@ -36,7 +46,7 @@ export async function fitGrid(
   const scales = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
   const zeros = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
   const numbers = [grid.bits, groupColumns(grid, k), Number(grid.symmetric), Number(search), dtypeIds[dtype]];
-  await task('fitGrid', [w, scales, zeros], numbers, call);
+  await disposeOnFailure([scales, zeros], () => task('fitGrid', [w, scales, zeros], numbers, call));
   return { scales, zeros };
 }
 
@@ -44,7 +54,8 @@ export async function fitGrid(
 export async function roundToGrid(w: Tensor, values: GridValues, grid: Grid, call: Call): Promise<Tensor> {
   const [m, k] = w.shape as [number, number];
   const codes = Tensor.zeros('u8', [m, k]);
-  await task('roundToGrid', [w, values.scales, values.zeros, codes], [grid.bits, groupColumns(grid, k)], call);
+  const operands = [w, values.scales, values.zeros, codes];
+  await disposeOnFailure([codes], () => task('roundToGrid', operands, [grid.bits, groupColumns(grid, k)], call));
   return codes;
 }
 
@@ -87,12 +98,8 @@ export async function gptqPass(pass: ColumnPass, grid: Grid, call: Call): Promis
   using groups = Tensor.copyOf(pass.groupOf);
   using loss = Tensor.zeros('f64', [m]);
   const { scales, zeros } = pass.values;
-  await task(
-    'gptqPass',
-    [pass.w, pass.factor, scales, zeros, groups, codes, loss],
-    [grid.bits, groupColumns(grid, k)],
-    call,
-  );
+  const operands = [pass.w, pass.factor, scales, zeros, groups, codes, loss];
+  await disposeOnFailure([codes], () => task('gptqPass', operands, [grid.bits, groupColumns(grid, k)], call));
   return codes;
 }
 
@@ -100,7 +107,7 @@ export async function gptqPass(pass: ColumnPass, grid: Grid, call: Call): Promis
 export async function gatherColumns(x: Tensor, index: Int32Array, call: Call): Promise<Tensor> {
   const gathered = Tensor.zeros(x.dtype, [x.shape[0] ?? 0, index.length]);
   using columns = Tensor.copyOf(index);
-  await task('gatherColumns', [x, columns, gathered], [], call);
+  await disposeOnFailure([gathered], () => task('gatherColumns', [x, columns, gathered], [], call));
   return gathered;
 }
 
@@ -112,7 +119,8 @@ export async function residual(
   call: Call,
 ): Promise<Tensor> {
   const difference = Tensor.zeros('f32', w.shape);
-  await task('residual', [w, codes, scales, zeros, difference], [groupColumns(grid, w.shape[1] ?? 0)], call);
+  const numbers = [groupColumns(grid, w.shape[1] ?? 0)];
+  await disposeOnFailure([difference], () => task('residual', [w, codes, scales, zeros, difference], numbers, call));
   return difference;
 }
 
@@ -145,7 +153,7 @@ export async function asFloat32(x: Tensor, call: Call): Promise<Tensor> {
   const converted = Tensor.zeros('f32', x.shape);
   using program = new Program().convert(source, converted);
   try {
-    await program.runAsync(runOptions(call));
+    await disposeOnFailure([converted], () => program.runAsync(runOptions(call)));
   } finally {
     if (source !== x) source.dispose();
   }

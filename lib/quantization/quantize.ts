@@ -3,7 +3,7 @@ import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { Call, Grid, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
 import { gridOf } from './overrides.js';
 import { pack } from './pack.js';
-import { asFloat32, energy, findNonFinite, residual, roundToGrid } from './passes.js';
+import { asFloat32, disposeOnFailure, energy, findNonFinite, residual, roundToGrid } from './passes.js';
 import { normalizeRecipe, type Recipe, type RecipeInput } from './recipe.js';
 import { findSolver } from './registry.js';
 import { chooseScaleDtype } from './scale-dtype.js';
@@ -105,7 +105,8 @@ export async function quantizeMatrix(
     const hessian = solver.needs.includes('hessian') ? inputs.statistics.hessian : undefined;
     const input = { w: weights, grid, scaleDtype, options: solverOptions(recipe), prepared };
     const solved = await solver.solve(input, call);
-    const { solution, ...errors } = await atLeastRounded(weights, solved, grid, hessian, call);
+    const measure = () => atLeastRounded(weights, solved, grid, hessian, call);
+    const { solution, ...errors } = await disposeOnFailure(tensorsOf(solved), measure);
     try {
       const tensor = await pack(solution, grid, scaleDtype, call);
       const { damping, deadColumns } = solution;
@@ -114,7 +115,7 @@ export async function quantizeMatrix(
         report: { ...errors, damping, deadColumns, scaleDtype, warnings: [...warnings, ...solution.warnings] },
       };
     } finally {
-      disposeSolution(solution);
+      for (const tensor of tensorsOf(solution)) tensor.dispose();
     }
   } finally {
     if (weights !== w) weights.dispose();
@@ -141,7 +142,7 @@ async function atLeastRounded(
   const relativeError = await relative(solution.codes);
   if (!hessian) return { solution, relativeError, rtnError: relativeError };
   const rounded = await roundToGrid(w, solution, grid, call);
-  const rtnError = await relative(rounded);
+  const rtnError = await disposeOnFailure([rounded], () => relative(rounded));
   if (relativeError <= rtnError) {
     rounded.dispose();
     return { solution, relativeError, rtnError };
@@ -152,9 +153,7 @@ async function atLeastRounded(
   return { solution: { ...solution, codes: rounded, warnings }, relativeError: rtnError, rtnError };
 }
 
-function disposeSolution({ codes, scales, zeros }: Solution): void {
-  for (const tensor of [codes, scales, zeros]) tensor.dispose();
-}
+const tensorsOf = ({ codes, scales, zeros }: Solution): Tensor[] => [codes, scales, zeros];
 
 /** @throws `LUTRA_E_NON_FINITE` with the value and the index of the first NaN or infinity. */
 export async function refuseNonFinite(x: Tensor, call: Call): Promise<void> {

@@ -2,7 +2,15 @@ import { z } from 'zod';
 import { lutraError } from '../../errors.js';
 import type { Tensor } from '../../tensor/index.js';
 import type { Call, Solver, SolverInput } from '../method.js';
-import { fitGrid, type GridValues, gatherColumns, gptqPass, groupColumns, roundToGrid } from '../passes.js';
+import {
+  disposeOnFailure,
+  fitGrid,
+  type GridValues,
+  gatherColumns,
+  gptqPass,
+  groupColumns,
+  roundToGrid,
+} from '../passes.js';
 import { factorHessian, type HessianFactor } from './gptq-factor.js';
 
 const options = z.strictObject({
@@ -47,13 +55,16 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
     const clipped = options.clipSearch;
     if (!factor) {
       const values = await fitGrid(w, grid, scaleDtype, clipped, call);
-      const codes = await roundToGrid(w, values, grid, call);
+      const { scales, zeros } = values;
+      const codes = await disposeOnFailure([scales, zeros], () => roundToGrid(w, values, grid, call));
       return { codes, ...values, damping: null, deadColumns: dead.length, warnings };
     }
     const live = await withoutDeadColumns(w, dead, call);
     try {
       const values = await fitGrid(live, grid, scaleDtype, clipped, call);
-      const codes = await columnPass(live, values, prepared.order, factor, input, call);
+      const { scales, zeros } = values;
+      const pass = () => columnPass(live, values, prepared.order, factor, input, call);
+      const codes = await disposeOnFailure([scales, zeros], pass);
       return { codes, ...values, damping, deadColumns: dead.length, warnings };
     } finally {
       if (live !== w) live.dispose();

@@ -1,0 +1,49 @@
+import { expect, test } from 'vitest';
+import { nativeMemory } from '../../../lib/native/index.js';
+import { quantize } from '../../../lib/quantization/index.js';
+import { Tensor } from '../../../lib/tensor/index.js';
+import { gram, normal } from './matrices.js';
+
+const [m, k] = [18, 96];
+
+/** A signal that is raised when it is asked for the n-th time whether it is. */
+function raisedAt(n: number): { signal: AbortSignal; asked: () => number } {
+  const controller = new AbortController();
+  const { signal } = controller;
+  let asked = 0;
+  signal.throwIfAborted = () => {
+    if (++asked >= n) controller.abort('enough');
+    if (signal.aborted) throw signal.reason;
+  };
+  return { signal, asked: () => asked };
+}
+
+test.each([
+  ['rtn', {}],
+  ['rtn', { clipSearch: true, symmetric: true }],
+  ['gptq', {}],
+  ['gptq', { actOrder: false }],
+])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
+  const recipe = { method, bits: 3, groupSize: 32, ...options };
+  const h = gram(k, 40, 7);
+  // A dead column, and a Hessian that needs more damping, take the longest way.
+  for (let i = 0; i < k; i++) h[i] = h[i * k] = 0;
+  using hessian = Tensor.copyOf(h, [k, k]);
+  for (const data of [normal(m, k, 1), new Uint16Array(m * k).fill(0x3c01)]) {
+    using w = Tensor.copyOf(data, [m, k], data instanceof Uint16Array ? 'f16' : 'f32');
+    const before = nativeMemory();
+    let steps = 0;
+    for (let n = 1; ; n++) {
+      const { signal, asked } = raisedAt(n);
+      const outcome = await quantize(w, recipe, { statistics: { hessian }, signal }).catch((error: unknown) => error);
+      steps = asked();
+      if (outcome !== 'enough') {
+        (outcome as Tensor).dispose();
+        break;
+      }
+      expect(nativeMemory(), `step ${n}`).toBe(before);
+    }
+    expect(steps).toBeGreaterThan(10);
+    expect(nativeMemory()).toBe(before);
+  }
+});
