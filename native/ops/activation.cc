@@ -31,6 +31,8 @@ Status swiglu(Context& context, const TensorView& gate, const TensorView& up, co
   LUTRA_TRY(require_dtype(y, Dtype::kF32, "swiglu: y must be f32"));
   LUTRA_TRY(require_same_shape(gate, up, "swiglu: shape of up, against shape of gate"));
   LUTRA_TRY(require_same_shape(gate, y, "swiglu: shape of y, against shape of gate"));
+  LUTRA_TRY(require_same_or_apart(y, gate, "swiglu: y may be gate, or not overlap it"));
+  LUTRA_TRY(require_same_or_apart(y, up, "swiglu: y may be up, or not overlap it"));
   const ActivationKernels& kernels = activation_kernels();
   return elementwise(context, gate.elements(), [&](int64_t first, int64_t count) {
     kernels.swiglu(gate.as<float>() + first, up.as<float>() + first, y.as<float>() + first, count);
@@ -43,6 +45,7 @@ Status add(Context& context, const TensorView& x, const TensorView& y) {
   LUTRA_TRY(require_dtype(x, Dtype::kF32, "add: x must be f32"));
   LUTRA_TRY(require_dtype(y, Dtype::kF32, "add: y must be f32"));
   LUTRA_TRY(require_same_shape(x, y, "add: shape of y, against shape of x"));
+  LUTRA_TRY(require_same_or_apart(y, x, "add: y may be x, or not overlap it"));
   const ActivationKernels& kernels = activation_kernels();
   return elementwise(context, x.elements(), [&](int64_t first, int64_t count) {
     kernels.add(x.as<float>() + first, y.as<float>() + first, count);
@@ -56,6 +59,7 @@ Status softmax(Context& context, const TensorView& x, const TensorView& y) {
   LUTRA_TRY(require_dtype(x, Dtype::kF32, "softmax: x must be f32"));
   LUTRA_TRY(require_dtype(y, Dtype::kF32, "softmax: y must be f32"));
   LUTRA_TRY(require_same_shape(x, y, "softmax: shape of y, against shape of x"));
+  LUTRA_TRY(require_same_or_apart(y, x, "softmax: y may be x, or not overlap it"));
   const int64_t d = x.cols();
   if (x.elements() == 0) return ok_status();
   const ActivationKernels& kernels = activation_kernels();

@@ -131,6 +131,9 @@ Status check(const TensorView& q, const TensorView& keys, const TensorView& valu
   LUTRA_TRY(require_equal(keys.shape[1], shape.kv_heads * shape.head_dim,
                           "attention: columns of keys, against kv_heads times head_dim"));
   LUTRA_TRY(require_same_shape(keys, values, "attention: shape of values, against shape of keys"));
+  LUTRA_TRY(require_apart(y, q, "attention: y may not overlap q"));
+  LUTRA_TRY(require_apart(y, keys, "attention: y may not overlap keys"));
+  LUTRA_TRY(require_apart(y, values, "attention: y may not overlap values"));
   if (shape.start > keys.shape[0] - q.shape[0])
     return error(Code::kOption, "attention: start and rows of q exceed the capacity", shape.start,
                  keys.shape[0] - q.shape[0]);

@@ -102,6 +102,7 @@ Status convert(Context& context, const TensorView& x, const TensorView& y) {
   if (!is_number(y.dtype))
     return error(Code::kDtype, "convert: y must be f32, f16, bf16 or f64", static_cast<int64_t>(y.dtype));
   LUTRA_TRY(require_same_shape(x, y, "convert: shape of y, against shape of x"));
+  LUTRA_TRY(require_apart(y, x, "convert: y may not overlap x"));
   const ConvertKernels& kernels = convert_kernels();
   const int64_t elements = x.elements();
   const bool odd = dtype_bytes(y.dtype) == 2;

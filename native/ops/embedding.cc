@@ -38,6 +38,7 @@ Status embedding(Context& context, const TensorView& table, const TensorView& id
   const int64_t d = table.shape[1];
   LUTRA_TRY(require_equal(y.shape[0], n, "embedding: rows of y, against ids"));
   LUTRA_TRY(require_equal(y.shape[1], d, "embedding: columns of y, against columns of table"));
+  LUTRA_TRY(require_apart(y, table, "embedding: y may not overlap table"));
   Indices id;
   LUTRA_TRY(id.take(ids, 0, table.shape[0], "embedding: an id lies outside the table"));
   const ConvertKernels& kernels = convert_kernels();
@@ -56,6 +57,7 @@ Status cache_append(Context& context, const TensorView& x, const TensorView& cac
   const int64_t n = x.shape[0];
   const int64_t width = x.shape[1];
   LUTRA_TRY(require_equal(cache.shape[1], width, "cache_append: columns of cache, against columns of x"));
+  LUTRA_TRY(require_apart(cache, x, "cache_append: cache may not overlap x"));
   if (start < 0) return error(Code::kOption, "cache_append: start is negative", start, 0);
   if (start > cache.shape[0] - n)
     return error(Code::kOption, "cache_append: start and rows of x exceed the capacity", start, cache.shape[0] - n);

@@ -83,6 +83,7 @@ Status accumulate_gram(Context& context, const TensorView& x, const TensorView& 
   const int64_t k = x.shape[1];
   LUTRA_TRY(require_equal(gram.shape[0], k, "accumulate_gram: rows of gram, against columns of x"));
   LUTRA_TRY(require_equal(gram.shape[1], k, "accumulate_gram: columns of gram, against columns of x"));
+  LUTRA_TRY(require_apart(gram, x, "accumulate_gram: gram may not overlap x"));
   for (int64_t row = 0; row < n; row += kRegionRows)
     LUTRA_TRY(accumulate_rows(context, x.as<float>() + row * k, std::min(kRegionRows, n - row), k, gram.as<double>()));
   return ok_status();

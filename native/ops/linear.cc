@@ -18,6 +18,8 @@ Status linear(Context& context, const TensorView& x, const TensorView& weight, c
   LUTRA_TRY(require_equal(weight.shape[1], x.shape[1], "linear: columns of weight, against columns of x"));
   LUTRA_TRY(require_equal(y.shape[0], x.shape[0], "linear: rows of y, against rows of x"));
   LUTRA_TRY(require_equal(y.shape[1], weight.shape[0], "linear: columns of y, against rows of weight"));
+  LUTRA_TRY(require_apart(y, x, "linear: y may not overlap x"));
+  LUTRA_TRY(require_apart(y, weight, "linear: y may not overlap weight"));
   const int64_t k = x.shape[1];
   const RightOperand right{.data = weight.data, .dtype = weight.dtype, .stride = k};
   return product(context, x.shape[0], weight.shape[0], k, x.as<float>(), k, right, y.as<float>(), y.shape[1]);
@@ -29,6 +31,7 @@ Status add_bias(Context& context, const TensorView& y, const TensorView& bias) {
   LUTRA_TRY(require_dtype(y, Dtype::kF32, "add_bias: y must be f32"));
   LUTRA_TRY(require_dtype(bias, Dtype::kF32, "add_bias: bias must be f32"));
   LUTRA_TRY(require_equal(bias.shape[0], y.shape[1], "add_bias: elements of bias, against columns of y"));
+  LUTRA_TRY(require_apart(y, bias, "add_bias: y may not overlap bias"));
   const ActivationKernels& kernels = activation_kernels();
   const int64_t m = y.shape[1];
   const int64_t part_rows = std::max<int64_t>(1, (int64_t{1} << 16) / std::max<int64_t>(1, m));

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "ops/lut_gemm_with.h"
+#include "ops/operand.h"
 
 namespace lutra {
 
@@ -17,12 +18,6 @@ constexpr int64_t kPanelElements = kLutPanelCols * kLutTileRows;
 LutFloat float_type(Dtype dtype) {
   if (dtype == Dtype::kF16) return LutFloat::kF16;
   return dtype == Dtype::kBF16 ? LutFloat::kBF16 : LutFloat::kF32;
-}
-
-bool overlap(const TensorView& a, const TensorView& b) {
-  const uintptr_t a0 = reinterpret_cast<uintptr_t>(a.data);
-  const uintptr_t b0 = reinterpret_cast<uintptr_t>(b.data);
-  return a0 < b0 + b.bytes() && b0 < a0 + a.bytes();
 }
 
 // Columns [first, first + depth) of a tile times up to kPanelTokens tokens, panel by panel.
@@ -130,7 +125,7 @@ Status check_product(const LutGemmKernels& kernels, const PackedView& weights, c
     return error(Code::kShape, "y must have as many columns as the weights have rows", y.cols(), weights.layout.rows);
   if (x.rows() != y.rows()) return error(Code::kShape, "x and y must have as many tokens", y.rows(), x.rows());
   if (x.rows() > 0 && (!x.data || !y.data)) return error(Code::kShape, "x and y must have memory");
-  if (x.rows() > 0 && overlap(x, y)) return error(Code::kOption, "y may not overlap x");
+  LUTRA_TRY(require_apart(y, x, "y may not overlap x"));
   if (mode > Mode::kFast) return error(Code::kOption, "no such accuracy mode", static_cast<int64_t>(mode));
   const int bits = weights.layout.bits;
   if (bits < kernels.min_bits || bits > kernels.max_bits)

@@ -16,6 +16,8 @@ Status rms_norm(Context& context, const TensorView& x, const TensorView& weight,
   LUTRA_TRY(require_weight_dtype(weight, "rms_norm: weight must be f32, f16 or bf16"));
   LUTRA_TRY(require_dtype(y, Dtype::kF32, "rms_norm: y must be f32"));
   LUTRA_TRY(require_same_shape(x, y, "rms_norm: shape of y, against shape of x"));
+  LUTRA_TRY(require_same_or_apart(y, x, "rms_norm: y may be x, or not overlap it"));
+  LUTRA_TRY(require_apart(y, weight, "rms_norm: y may not overlap weight"));
   const int64_t n = x.shape[0];
   const int64_t d = x.shape[1];
   LUTRA_TRY(require_equal(weight.shape[0], d, "rms_norm: elements of weight, against columns of x"));

@@ -43,6 +43,21 @@ inline Status require_same_shape(const TensorView& a, const TensorView& b, const
   return ok_status();
 }
 
+inline bool overlap(const TensorView& a, const TensorView& b) {
+  const uintptr_t a0 = reinterpret_cast<uintptr_t>(a.data);
+  const uintptr_t b0 = reinterpret_cast<uintptr_t>(b.data);
+  return a.bytes() && b.bytes() && a0 < b0 + b.bytes() && b0 < a0 + a.bytes();
+}
+
+// Lanes read one operand while others write the result: where they share memory the result would depend on the lanes.
+inline Status require_apart(const TensorView& result, const TensorView& operand, const char* what) {
+  return overlap(result, operand) ? error(Code::kOption, what) : ok_status();
+}
+// For operators that read an element and write it at the same place: the whole operand may be the result.
+inline Status require_same_or_apart(const TensorView& result, const TensorView& operand, const char* what) {
+  return result.data == operand.data ? ok_status() : require_apart(result, operand, what);
+}
+
 // The end of an operator: a region that stopped early was cancelled.
 inline Status finished(bool ran) { return ran ? ok_status() : error(Code::kCancelled, "cancelled"); }
 

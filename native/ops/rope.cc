@@ -17,6 +17,7 @@ Status rope(Context& context, const TensorView& x, const TensorView& cos_sin, in
   const int64_t width = x.shape[1];
   if (width % head_dim) return error(Code::kShape, "rope: columns of x must be whole heads", width, head_dim);
   LUTRA_TRY(require_equal(cos_sin.shape[1], head_dim, "rope: columns of cos_sin, against head_dim"));
+  LUTRA_TRY(require_apart(x, cos_sin, "rope: x may not overlap cos_sin"));
   if (start < 0) return error(Code::kOption, "rope: start is negative", start, 0);
   if (start > cos_sin.shape[0] - n)
     return error(Code::kOption, "rope: start and rows of x exceed the positions of cos_sin", start,

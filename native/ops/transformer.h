@@ -1,4 +1,5 @@
 // The remaining operators of a Llama step. All activations are f32; n is the number of tokens.
+// A result that shares memory with an operand is kOption, unless it says that y may be x.
 #pragma once
 
 #include "core/status.h"
@@ -35,7 +36,7 @@ Status attention(Context& context, const TensorView& q, const TensorView& keys, 
 // y = silu(gate) * up, elementwise; y may be gate or up.
 Status swiglu(Context& context, const TensorView& gate, const TensorView& up, const TensorView& y);
 
-// y += x, elementwise.
+// y += x, elementwise; y may be x.
 Status add(Context& context, const TensorView& x, const TensorView& y);
 
 // y = softmax(x) over the last dimension, with the row maximum subtracted. y may be x.

@@ -1,6 +1,7 @@
 #include "quantize/column_order.h"
 
 #include "ops/indices.h"
+#include "ops/operand.h"
 #include "quantize/for_rows.h"
 
 namespace lutra {
@@ -49,6 +50,7 @@ Status prepare_hessian(Context& context, const TensorView& hessian, const Tensor
   LUTRA_TRY(check_square(prepared));
   const int64_t k = hessian.shape[0];
   if (prepared.shape[0] != k) return error(Code::kShape, "both matrices have one size", prepared.shape[0], k);
+  LUTRA_TRY(require_apart(prepared, hessian, "the prepared Hessian may not overlap the Hessian"));
   Indices from;
   LUTRA_TRY(take_index(order, k, 0, k, &from));
   return for_rows(context, k, [&](int64_t i) {
@@ -62,6 +64,7 @@ Status prepare_hessian(Context& context, const TensorView& hessian, const Tensor
 Status gather_columns(Context& context, const TensorView& x, const TensorView& index, const TensorView& y) {
   if (x.rank != 2 || y.rank != 2 || x.shape[0] != y.shape[0])
     return error(Code::kShape, "both matrices have the same rows", y.rows(), x.rows());
+  LUTRA_TRY(require_apart(y, x, "the gathered columns may not overlap the matrix"));
   Indices numbers;
   LUTRA_TRY(take_index(index, y.cols(), -1, x.cols(), &numbers));
   if (x.dtype == Dtype::kF32 && y.dtype == Dtype::kF32) return gather<float>(context, x, numbers, y);
