@@ -5,8 +5,8 @@
  *     npx tsx bench/quantize/quality.ts <models> <texts> [--out bench/results/quality.json]
  *
  * <models> holds one directory a model, <texts> tinystories-calibration.txt and tinystories-evaluation.txt. Prints the
- * table of the README, and per model and width the paired difference KL(rtn) - KL(gptq) with its standard error: over the
- * documents of the evaluation text, each averaged over the seeds.
+ * table of the README, and per model and width the difference KL(rtn) - KL(gptq): its mean over the seeds and the standard
+ * error of that mean.
  */
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -12,6 +12,7 @@ export {
   readCheckpoint,
   type StoredRecipe,
 } from './lutra/index.js';
+export { containedFile } from './open-file.js';
 export {
   defaultShardBytes,
   openSafetensors,

@@ -41,7 +41,7 @@ export interface LayerResult extends LayerReport, Grid {
 
 export interface QuantizationResult {
   out: string;
-  /** Bytes of the checkpoint's safetensors files. */
+  /** Bytes of all tensors as they are stored. */
   bytes: number;
   bitsPerWeight: number;
   bitsPerParameter: number;

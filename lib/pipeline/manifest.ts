@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
-import { basename, join } from 'node:path';
-import { type Checkpoint, type CheckpointPlan, formatVersion } from '../formats/index.js';
+import { basename } from 'node:path';
+import { type Checkpoint, type CheckpointPlan, containedFile, formatVersion } from '../formats/index.js';
 import { addon } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
@@ -25,7 +25,7 @@ export function manifestOf(parts: Omit<Manifest, 'lutra'>): Manifest {
   return { lutra: { version, formatVersion, isa: addon().describe().isa }, recipe, calibration, inputs, layers };
 }
 
-/** Hashes every file of the model that the checkpoint is made from. */
+/** Hashes every file of the model that the checkpoint is made from. @throws `LUTRA_E_HEADER` where one lies elsewhere, `LUTRA_E_IO` */
 export async function hashInputs(
   source: Checkpoint,
   plan: CheckpointPlan,
@@ -37,7 +37,8 @@ export async function hashInputs(
   let before = 0;
   for (const file of ['config.json', ...plan.files, ...[...weights].sort()]) {
     let size = 0;
-    hashes[file] = await hashFile(join(source.directory, file), signal, (bytes) => {
+    const path = await containedFile(source.directory, file, source.directory);
+    hashes[file] = await hashFile(path, signal, (bytes) => {
       size = bytes;
       report({ phase: 'hash', file, bytes, totalBytes: before + bytes });
     });

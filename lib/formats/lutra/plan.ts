@@ -149,6 +149,7 @@ function unconvertedModules(source: Checkpoint, copied: ReadonlyMap<string, stri
 }
 
 async function filesToCopy(directory: string): Promise<string[]> {
-  const names = await onFile(directory, () => readdir(directory));
-  return names.filter((name) => copiedFiles.test(name)).sort();
+  const entries = await onFile(directory, () => readdir(directory, { withFileTypes: true }));
+  const files = entries.filter((entry) => !entry.isDirectory() && copiedFiles.test(entry.name));
+  return files.map(({ name }) => name).sort();
 }

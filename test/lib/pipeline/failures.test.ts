@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { addon } from '../../../lib/native/index.js';
@@ -130,6 +130,24 @@ test('a recipe or a model that cannot be run is refused', async () => {
   await writeRandomModel(wrong);
   writeFileSync(join(wrong, 'config.json'), JSON.stringify({ model_type: 'gpt2' }));
   expect(await refusal({ model: wrong })).toMatchObject({ code: 'LUTRA_E_UNSUPPORTED_MODEL' });
+});
+
+test('files beside the weights that cannot be copied are refused before calibration begins', async () => {
+  const unread = { file: join(scratch, 'unread.txt') };
+  const linked = await writeRandomModel(join(scratch, 'linked'));
+  symlinkSync(join(scratch, 'model', 'config.json'), join(linked, 'LICENSE'));
+  expect(await refusal({ model: linked, calibration: unread })).toMatchObject({
+    code: 'LUTRA_E_HEADER',
+    where: join(linked, 'LICENSE'),
+  });
+  const link = await writeRandomModel(join(scratch, 'link-to-folder'));
+  mkdirSync(join(link, 'texts'));
+  symlinkSync('texts', join(link, 'LICENSE'));
+  expect(await refusal({ model: link, calibration: unread })).toMatchObject({ code: 'LUTRA_E_IO' });
+  const folder = await writeRandomModel(join(scratch, 'folder'));
+  mkdirSync(join(folder, 'LICENSE'));
+  await quantizeModel({ model: folder, out: join(scratch, 'without-folder'), recipe, calibration });
+  expect(readdirSync(join(scratch, 'without-folder'))).not.toContain('LICENSE');
 });
 
 test('the output is never the input, and never replaces another without leave', async () => {

@@ -1,8 +1,8 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { openSafetensors, type SafetensorsReader } from '../../../../lib/formats/index.js';
+import { describeWithShared, sharedModel, sharedModels } from '../../../shared-material.js';
 import { codeOf, failureOf, fileBytes, scratchDirectory } from '../safetensors-bytes.js';
 
 const scratch = scratchDirectory();
@@ -192,11 +192,10 @@ test('a file that shrinks between opening and loading is truncated, not read as 
   expect(await loadedBytes(reader, 'a')).toEqual([...data.subarray(0, 24)]);
 });
 
-const models = join(dirname(fileURLToPath(import.meta.url)), '../../../../../shared/models');
-describe.skipIf(!existsSync(models))('the shared models (skipped where ../shared is missing)', () => {
-  test.each(existsSync(models) ? readdirSync(models).filter((name) => !name.includes('.')) : [])('%s', async (name) => {
-    await using reader = await openSafetensors(join(models, name));
-    const file = readFileSync(join(models, name, 'model.safetensors'));
+describeWithShared('the shared models', () => {
+  test.each(sharedModels)('%s', async (name) => {
+    await using reader = await openSafetensors(sharedModel(name));
+    const file = readFileSync(join(sharedModel(name), 'model.safetensors'));
     const plain = JSON.parse(file.subarray(8, 8 + file.readUInt32LE(0)).toString()) as Record<
       string,
       { dtype: string; shape: number[]; data_offsets: [number, number] }
