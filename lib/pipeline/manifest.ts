@@ -1,6 +1,7 @@
+import { stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
-import { type Checkpoint, type CheckpointPlan, containedFile, formatVersion } from '../formats/index.js';
+import { type Checkpoint, type CheckpointPlan, containedFile, formatVersion, onFile } from '../formats/index.js';
 import { addon } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
@@ -33,14 +34,21 @@ export async function hashInputs(
   report: (event: Progress) => void,
 ): Promise<Record<string, string>> {
   const weights = new Set([...source.reader.entries.values()].map(({ file }) => basename(file)));
+  const files = ['config.json', ...plan.files, ...[...weights].sort()];
+  const paths = new Map<string, string>();
+  let totalBytes = 0;
+  for (const file of files) {
+    const path = await containedFile(source.directory, file, source.directory);
+    totalBytes += (await onFile(path, () => stat(path))).size;
+    paths.set(file, path);
+  }
   const hashes: Record<string, string> = {};
   let before = 0;
-  for (const file of ['config.json', ...plan.files, ...[...weights].sort()]) {
+  for (const [file, path] of paths) {
     let size = 0;
-    const path = await containedFile(source.directory, file, source.directory);
     hashes[file] = await hashFile(path, signal, (bytes) => {
       size = bytes;
-      report({ phase: 'hash', file, bytes, totalBytes: before + bytes });
+      report({ phase: 'hash', file, bytes: before + bytes, totalBytes });
     });
     before += size;
   }

@@ -2,7 +2,7 @@
 export type Progress =
   /** A layer's weights were read, found finite, and fit their grid. */
   | { phase: 'preflight'; layer: string; index: number; layers: number }
-  /** An input file is being hashed. */
+  /** An input file is being hashed: `bytes` of the `totalBytes` of all of them are done. */
   | { phase: 'hash'; file: string; bytes: number; totalBytes: number }
   /** The calibration text was read and cut into windows. */
   | { phase: 'calibrate'; tokens: number; windows: number; sequenceLength: number }

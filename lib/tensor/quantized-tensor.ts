@@ -15,13 +15,12 @@ export interface QuantizedLayout {
   offsets: 'none' | 'zeroCode' | 'real';
 }
 
-const tileRows = 64;
 const rowStep = 16;
 const chunkCols = 32;
 
 /** Rows as stored: rounded up to 16. */
-export const paddedRows = (layout: QuantizedLayout): number => Math.ceil(layout.rows / rowStep) * rowStep;
-export const groupCount = (layout: QuantizedLayout): number =>
+const paddedRows = (layout: QuantizedLayout): number => Math.ceil(layout.rows / rowStep) * rowStep;
+const groupCount = (layout: QuantizedLayout): number =>
   layout.groupSize === -1 ? 1 : Math.ceil(layout.cols / layout.groupSize);
 /** Bytes of the codes: every plane of every chunk of 32 columns holds one 32-bit word a row. */
 export const codesBytes = (layout: QuantizedLayout): number =>
@@ -31,7 +30,6 @@ export const scalesElements = (layout: QuantizedLayout): number =>
   paddedRows(layout) * groupCount(layout) * (layout.kind === 'planes' ? layout.bits : 1);
 export const offsetsElements = (layout: QuantizedLayout): number =>
   layout.offsets === 'none' ? 0 : paddedRows(layout) * groupCount(layout);
-export { tileRows };
 
 /** @throws `LUTRA_E_BITS`, `LUTRA_E_GROUP_SIZE`, `LUTRA_E_SHAPE`, `LUTRA_E_OPTION` where a layout is not one that lutra runs. */
 export function checkLayout(layout: QuantizedLayout, where: string): void {

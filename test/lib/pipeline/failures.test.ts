@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { addon } from '../../../lib/native/index.js';
-import { type ProgressPhase, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
+import { type Progress, type ProgressPhase, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
 import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
 
 const scratch = scratchDirectory();
@@ -56,12 +56,18 @@ test('an abort in every phase rejects with its reason, leaves nothing and says n
 
 test('every phase is reported, in order', async () => {
   const seen: ProgressPhase[] = [];
-  const onProgress = ({ phase }: { phase: ProgressPhase }) => {
-    if (seen.at(-1) !== phase) seen.push(phase);
+  const hashed: { bytes: number; totalBytes: number }[] = [];
+  const onProgress = (event: Progress) => {
+    if (seen.at(-1) !== event.phase) seen.push(event.phase);
+    if (event.phase === 'hash') hashed.push(event);
   };
   await quantizeModel({ model, out: join(scratch, 'reported'), recipe, calibration, onProgress });
   const block: ProgressPhase[] = ['collect', 'quantize'];
   expect(seen).toEqual(['preflight', 'hash', 'calibrate', 'embed', ...block, 'advance', ...block, 'finish']);
+  const files = [...filesOf(model).values()].reduce((sum, { length }) => sum + length, 0);
+  expect(new Set(hashed.map(({ totalBytes }) => totalBytes))).toEqual(new Set([files]));
+  expect(hashed.map(({ bytes }) => bytes)).toEqual(hashed.map(({ bytes }) => bytes).sort((a, b) => a - b));
+  expect(hashed.at(-1)!.bytes).toBe(files);
 });
 
 test('an error of the progress listener ends the job and leaves nothing', async () => {
