@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -119,7 +120,11 @@ struct ThreadPool::Shared {
 };
 
 ThreadPool::ThreadPool(int lanes) : shared_(std::make_unique<Shared>()) {
-  for (int i = 1; i < lanes; ++i) shared_->helpers.emplace_back([this] { shared_->help(); });
+  // Where the system refuses a thread or its memory, the pool has the lanes it got: lanes() tells, and the bits are the same.
+  try {
+    for (int i = 1; i < lanes; ++i) shared_->helpers.emplace_back([this] { shared_->help(); });
+  } catch (const std::exception&) {
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -22,6 +22,7 @@ class ThreadPool {
   static std::shared_ptr<ThreadPool> acquire();
   static int default_lanes();
 
+  // At most so many: fewer where the system gives no more threads.
   explicit ThreadPool(int lanes);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

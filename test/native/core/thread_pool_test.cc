@@ -1,5 +1,9 @@
 #include "core/thread_pool.h"
 
+#if defined(__linux__)
+#include <sys/resource.h>
+#endif
+
 #include <atomic>
 #include <numeric>
 #include <thread>
@@ -43,6 +47,24 @@ LUTRA_TEST(core, callers_take_turns) {
   for (std::thread& t : callers) t.join();
   CHECK(total.load() == int64_t{3} * rounds * 120);
 }
+
+// Sanitizers and emulators take their address space as they please.
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+LUTRA_TEST(core, a_pool_without_threads_still_works) {
+  rlimit before{};
+  CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+  const rlimit none{1, before.rlim_max};  // no room for another stack
+  CHECK(setrlimit(RLIMIT_AS, &none) == 0);
+  {
+    ThreadPool pool(64);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK(pool.lanes() >= 1 && pool.lanes() <= 64);
+    std::atomic<int> done{0};
+    CHECK(pool.run(100, 0, nullptr, [&](int64_t) { done++; }));
+    CHECK(done.load() == 100);
+  }
+}
+#endif
 
 LUTRA_TEST(core, cancel_leaves_parts_out) {
   ThreadPool pool(2);
