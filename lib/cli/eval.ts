@@ -43,15 +43,15 @@ export function registerEval(program: Command): void {
 async function run(modelDir: string, options: EvalOptions, { signal }: Invocation): Promise<Evaluation> {
   const { mode, threads } = options;
   const text = await readText(options.text);
+  using model = await loadModel(modelDir, { mode, threads, signal });
+  using reference =
+    options.reference === undefined ? null : await loadModel(options.reference, { mode, threads, signal });
   const progress = progressReporter();
-  const model = await loadModel(modelDir, { mode, threads, signal });
-  const reference =
-    options.reference === undefined ? undefined : await loadModel(options.reference, { mode, threads, signal });
   try {
     return await evaluate(model, {
       text,
       mode,
-      reference,
+      reference: reference ?? undefined,
       convention: options.convention,
       separator: options.documentSeparator,
       context: options.context,
@@ -61,8 +61,6 @@ async function run(modelDir: string, options: EvalOptions, { signal }: Invocatio
     });
   } finally {
     progress.stop();
-    model.dispose();
-    reference?.dispose();
   }
 }
 

@@ -1,9 +1,9 @@
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { addon } from '../../../lib/native/index.js';
 import { type Progress, type ProgressPhase, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
+import { mountSmallDisk } from '../../small-disk.js';
 import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
 
 const scratch = scratchDirectory();
@@ -176,18 +176,6 @@ test('the output is never the input, and never replaces another without leave', 
   expect(filesOf(own)).toEqual(before);
 });
 
-/** A file system of a few hundred kilobytes, or null where none may be mounted. */
-function smallDisk(name: string, kibibytes: number): string | null {
-  const path = join(scratch, name);
-  mkdirSync(path);
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${kibibytes}k`, 'tmpfs', path], { stdio: 'ignore' });
-    return path;
-  } catch {
-    return null;
-  }
-}
-
 test('a full disk leaves no debris', async ({ skip }) => {
   // Too small for the checkpoint; and large enough for it, but not for the activations beside it.
   const sizes = [
@@ -195,13 +183,13 @@ test('a full disk leaves no debris', async ({ skip }) => {
     [1600, 400],
   ] as const;
   for (const [kibibytes, samples] of sizes) {
-    const disk = smallDisk(`disk-${kibibytes}`, kibibytes);
-    if (!disk) return skip('no small file system can be mounted here');
+    const disk = mountSmallDisk(kibibytes * 1024);
+    if (!disk) return skip('mounting a small file system needs root');
     try {
-      const failure = await refusal({ calibration: { ...calibration, samples } }, disk);
+      const failure = await refusal({ calibration: { ...calibration, samples } }, disk.path);
       expect(failure).toMatchObject({ code: 'LUTRA_E_DISK_FULL' });
     } finally {
-      execFileSync('umount', [disk]);
+      disk.unmount();
     }
   }
 });
