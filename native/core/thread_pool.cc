@@ -120,7 +120,7 @@ struct ThreadPool::Shared {
 };
 
 ThreadPool::ThreadPool(int lanes) : shared_(std::make_unique<Shared>()) {
-  // Where the system refuses a thread or its memory, the pool has the lanes it got: lanes() tells, and the bits are the same.
+  // Where the system refuses a thread or its memory, the pool has the lanes it got. lanes() tells; bits stay the same.
   try {
     for (int i = 1; i < lanes; ++i) shared_->helpers.emplace_back([this] { shared_->help(); });
   } catch (const std::exception&) {
