@@ -14,8 +14,7 @@ export interface Override {
 
 /** Whether a layer's name, or that name without `.weight`, is what the glob describes. */
 export function matchesLayer(glob: string, name: string): boolean {
-  const pattern = globPattern(glob);
-  return pattern.test(name) || (name.endsWith('.weight') && pattern.test(name.slice(0, -'.weight'.length)));
+  return globMatches(glob, name) || (name.endsWith('.weight') && globMatches(glob, name.slice(0, -'.weight'.length)));
 }
 
 /** The grid of one layer: of several matching overrides the last one that says something wins. */
@@ -25,21 +24,31 @@ export function gridOf(recipe: { grid: Grid; overrides: readonly Override[] }, n
   return grid;
 }
 
-/** The glob as a regular expression; `globProblem` has found none with it. */
-function globPattern(glob: string): RegExp {
-  let pattern = '';
-  let inBraces = false;
-  for (const character of glob) {
-    if (character === '*') pattern += '.*';
-    else if (character === '?') pattern += '.';
-    else if (character === '{') pattern += '(?:';
-    else if (character === '}' && inBraces) pattern += ')';
-    else if (character === ',' && inBraces) pattern += '|';
-    else pattern += character.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
-    if (character === '{') inBraces = true;
-    if (character === '}') inBraces = false;
+/** Follows every place in the name that the glob may have reached: time grows with glob times name, whatever the glob. */
+function globMatches(glob: string, name: string): boolean {
+  let reached = new Set([0]);
+  for (const [index, part] of glob.split(/\{([^{}]*)\}/).entries()) {
+    const alternatives = index % 2 ? part.split(',') : [part];
+    reached = new Set(alternatives.flatMap((alternative) => [...advance(alternative, name, reached)]));
   }
-  return new RegExp(`^${pattern}$`, 's');
+  return reached.has(name.length);
+}
+
+/** The places after a pattern without braces, from any of the places before it. */
+function advance(pattern: string, name: string, from: ReadonlySet<number>): Set<number> {
+  let reached = new Set(from);
+  for (const character of pattern) {
+    if (character === '*') {
+      const first = Math.min(...reached);
+      for (let place = first; place <= name.length; place++) reached.add(place);
+      continue;
+    }
+    const next = [...reached].filter(
+      (place) => place < name.length && (character === '?' || name[place] === character),
+    );
+    reached = new Set(next.map((place) => place + 1));
+  }
+  return reached;
 }
 
 /** Why a glob cannot be used, or null. Alternatives do not nest. */

@@ -97,6 +97,13 @@ test('a glob matches the whole name, with or without .weight', () => {
     expect(matchesLayer(glob, name), glob).toBe(false);
 });
 
+test('a glob of many stars takes no time', () => {
+  const name = 'model.layers.0.self_attn.q_proj.weight';
+  expect(matchesLayer(`${'*'.repeat(1000)}z`, name)).toBe(false);
+  expect(matchesLayer(`${'*a'.repeat(200)}*{*,*e*}*`, name)).toBe(false);
+  expect(matchesLayer(`${'*'.repeat(1000)}{x,*q_*}${'*'.repeat(1000)}`, name)).toBe(true);
+});
+
 test('overrides change the layers that they name, the last word last', () => {
   const overrides = [
     { match: '*.down_proj', bits: 4 },
