@@ -42,9 +42,7 @@ export function doctor(): Diagnosis {
   const { isa, features, threads, isaOverrideValid, kernels } = addon().describe();
   const advice: string[] = [];
   if (!isaOverrideValid)
-    advice.push(
-      `LUTRA_ISA=${process.env.LUTRA_ISA} is no instruction set: use scalar, avx2, avx512 or neon, or unset it`,
-    );
+    advice.push(`LUTRA_ISA=${process.env.LUTRA_ISA} is no instruction set: use scalar, avx2 or avx512, or unset it`);
   if (isa === 'scalar') advice.push('no vector kernels are used: products run on the scalar path, many times slower');
   const set = variables.flatMap((name) => (process.env[name] ? [[name, process.env[name]] as const] : []));
   return {

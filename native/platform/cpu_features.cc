@@ -62,7 +62,6 @@ int64_t read_override() {
   if (!std::strcmp(name, "scalar")) return 0;
   if (!std::strcmp(name, "avx2")) return kAvx2Set;
   if (!std::strcmp(name, "avx512")) return kAvx512Set;
-  if (!std::strcmp(name, "neon")) return kNeonSet;
   return -1;
 }
 
@@ -89,7 +88,6 @@ bool isa_override_valid() { return override_mask() >= 0; }
 const char* isa_name(uint32_t features) {
   if ((features & kAvx512Set) == kAvx512Set) return "avx512";
   if ((features & kAvx2Set) == kAvx2Set) return "avx2";
-  if (features & kNeon) return "neon";
   return "scalar";
 }
 

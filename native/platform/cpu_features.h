@@ -26,11 +26,11 @@ constexpr uint32_t kNeonSet = kNeon | kDotProduct;
 uint32_t cpu_features();
 
 // The instruction set LUTRA_ISA named at first use, as a mask of the features it allows; all of them when it is unset.
-// Names: scalar, avx2, avx512, neon. An unknown name allows everything and is reported by `isa_override_valid`.
+// Names: scalar, avx2, avx512. An unknown name allows everything and is reported by `isa_override_valid`.
 uint32_t allowed_features();
 bool isa_override_valid();
 
-// The best instruction set among `features`: "avx512", "avx2", "neon" or "scalar"; and the one this process uses.
+// The best instruction set among `features`: "avx512", "avx2" or "scalar"; and the one this process uses.
 const char* isa_name(uint32_t features);
 const char* isa_name();
 
