@@ -8,9 +8,9 @@
  * table of the README, and per model and width the difference KL(rtn) - KL(gptq): its mean over the seeds and the standard
  * error of that mean.
  */
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { table } from '../../lib/cli/table.js';
 import { evaluate, loadModel, quantizeModel } from '../../lib/index.js';
 import { machineCard } from '../machine-card.js';
@@ -85,7 +85,7 @@ try {
     const model = entry.name;
     using original = await loadModel(join(models, model));
     const plain = await evaluate(original, { text, separator, maxTokens });
-    rows.push([model, 'original', '16', plain.perplexity.toFixed(3), '-', '-']);
+    rows.push([model, 'original', plain.bitsPerParameter.toFixed(2), plain.perplexity.toFixed(3), '-', '-']);
     for (const bits of widths) {
       const rtn = await measure(model, 'rtn', bits, null);
       const gptq: Result[] = [];
@@ -115,6 +115,7 @@ try {
   console.log(table(['model', 'method', 'bits/weight', 'perplexity', 'KL to original, nats', 'top-1 %'], rows));
   console.log(`\nKL(rtn) - KL(gptq), mean over ${seeds.length} calibration seeds:\n`);
   console.log(table(['model', 'width', 'difference', 'standard error', 'errors'], comparisons));
+  if (flag === '--out' && file) await mkdir(dirname(file), { recursive: true });
   if (flag === '--out' && file)
     await writeFile(file, `${JSON.stringify({ machine: machineCard(), results }, null, 1)}\n`);
 } finally {

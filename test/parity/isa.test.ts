@@ -23,7 +23,6 @@ const isas = [
   'scalar',
   ...(features.includes('AVX2') && features.includes('FMA') && features.includes('F16C') ? ['avx2'] : []),
   ...(features.includes('AVX-512 VNNI') && features.includes('AVX-512 VBMI') ? ['avx512'] : []),
-  ...(features.includes('NEON') ? ['neon'] : []),
 ];
 const modes = ['exact', 'accurate', 'fast'] as const;
 
@@ -126,7 +125,7 @@ describe.each(isas)('with LUTRA_ISA=%s', (isa) => {
     expect(diagnosis.isa).toBe(isa);
     expect(diagnosis.environment).toMatchObject({ LUTRA_ISA: isa });
     for (const version of Object.values(diagnosis.kernels)) expect(['scalar', isa]).toContain(version);
-    if (isa !== 'neon') expect(diagnosis.kernels.lut_gemm).toBe(isa);
+    expect(diagnosis.kernels.lut_gemm).toBe(isa);
     expect(diagnosis.advice).toEqual(isa === 'scalar' ? [expect.stringContaining('scalar path')] : []);
   });
 
@@ -155,7 +154,7 @@ describe.each(isas)('with LUTRA_ISA=%s', (isa) => {
 describe('an unknown LUTRA_ISA', () => {
   it('is named by what doctor advises, and not used', () => {
     const { diagnosis } = runWith('sse9', { cases: [] });
-    expect(diagnosis.advice[0]).toMatch(/LUTRA_ISA=sse9 .*scalar, avx2, avx512 or neon/);
+    expect(diagnosis.advice[0]).toMatch(/LUTRA_ISA=sse9 .*scalar, avx2 or avx512/);
     expect(isas).toContain(diagnosis.isa);
   });
 });

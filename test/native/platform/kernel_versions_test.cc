@@ -23,7 +23,7 @@ constexpr uint32_t kEveryFeature = (kDotProduct << 1) - 1;
 LUTRA_TEST(platform, the_best_version_is_the_one_the_instruction_set_names) {
   for (uint32_t features = 0; features <= kEveryFeature; ++features) {
     const std::string isa = isa_name(features);
-    CHECK(kAll.find(nullptr, features)->name == (isa == "neon" ? "scalar" : isa));
+    CHECK(kAll.find(nullptr, features)->name == isa);
   }
 }
 
