@@ -6,8 +6,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-npx prebuildify --napi --strip --tag-libc -t node@20.19.0 --name lutra --node-gyp "$root/native/cmake/node-gyp.sh"
-npm run --silent build:native # prebuildify moved the local build away
+npm run --silent prebuilds
 npm pack --ignore-scripts --silent --pack-destination "$work" >/dev/null
 tar -tzf "$work"/lutra-*.tgz >"$work/content"
 for unwanted in binding.gyp CMakeLists.txt native/ test/ bench/ build/; do

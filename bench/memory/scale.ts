@@ -111,6 +111,7 @@ const parts: Record<string, (work: string) => Promise<unknown>> = {
       phaseSecondsOfBothBlocks: phases,
       peakRssBytes: result.peakRssBytes,
       gigaflops,
+      fmaPeakGigaflops: peak || null,
       shareOfFmaPeak: peak ? gigaflops / peak : null,
       worstRelativeError: Math.max(...result.layers.map(({ relativeError }) => relativeError)),
     };
@@ -155,10 +156,14 @@ if (flag === '--part') {
   for (const name of [whole, twoBlocks])
     if (!existsSync(join(work, name, 'config.json'))) await writeSyntheticCheckpoint(join(work, name), name);
   const results: Record<string, unknown> = { machine: machineCard() };
-  for (const name of Object.keys(parts)) {
+  const run = (name: string) => {
     const args = [...process.execArgv, import.meta.filename, work, '--part', name];
-    results[name] = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', maxBuffer: 1 << 24 }));
-    console.log(name, results[name]);
-  }
+    const result: unknown = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', maxBuffer: 1 << 24 }));
+    console.log(name, result);
+    return result;
+  };
+  results.rtn = run('rtn');
+  results.decodeRuns = [run('decode'), run('decode'), run('decode')];
+  results.gptq = run('gptq');
   if (flag === '--out' && value) writeFileSync(value, `${JSON.stringify(results, null, 1)}\n`);
 }
