@@ -1,5 +1,5 @@
 import { cpus } from 'node:os';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { Bench } from 'tinybench';
 import { lutraError } from '../errors.js';
 import { addon, taskIds } from '../native/index.js';
@@ -12,8 +12,15 @@ import {
   scalesElements,
   Tensor,
 } from '../tensor/index.js';
-import { type CommonOptions, type Invocation, runCommand, wholeNumber, withCommonOptions } from './command.js';
-import { table } from './table.js';
+import {
+  type CommonOptions,
+  type Invocation,
+  runCommand,
+  threadsOption,
+  wholeNumber,
+  withCommonOptions,
+} from './command.js';
+import { counted, table } from './table.js';
 
 interface BenchOptions extends CommonOptions {
   shape: [number, number];
@@ -52,10 +59,14 @@ const probeBytes = 1 << 30;
 
 export function registerBench(program: Command): void {
   withCommonOptions(program.command('bench').description('time lutGemm on this machine, with the error of its result'))
-    .option('--shape <MxK>', 'out features x in features', parseShape, [4096, 4096])
+    .addOption(
+      new Option('--shape <MxK>', 'out features x in features')
+        .argParser(parseShape)
+        .default([4096, 4096], '4096x4096'),
+    )
     .option('--group-size <n>', 'columns a group, -1 for the row', wholeNumber(-1), 128)
     .option('--tokens <n>', 'rows of activations', wholeNumber(1), 1)
-    .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0), 0)
+    .addOption(threadsOption())
     .option('--rotate <MB>', 'rotate over matrices of this many megabytes, so that caches stay cold', wholeNumber(0), 0)
     .option('--time <ms>', 'time for each row', wholeNumber(1), 300)
     .action((options: BenchOptions) =>
@@ -75,6 +86,7 @@ async function bench(options: BenchOptions, { signal }: Invocation): Promise<Ben
   const layouts = widths.map((bits) => ({ rows, cols, bits, groupSize, kind: 'uniform', offsets: 'none' }) as const);
   for (const layout of layouts) checkLayout(layout, 'lutra bench');
   const { isa, threads } = addon().describe();
+  say('reading memory');
   const read = await readBandwidth(options.threads, signal);
   const result: BenchResult = {
     processor: cpus()[0]?.model ?? 'unknown',
@@ -90,6 +102,7 @@ async function bench(options: BenchOptions, { signal }: Invocation): Promise<Ben
   for (const layout of layouts) {
     const copies = Math.max(1, Math.ceil((options.rotate * 1e6) / codesBytes(layout)));
     result.matrices = Math.max(result.matrices, copies);
+    say(`timing W${layout.bits} on ${counted(copies, 'random matrix', 'random matrices')}`);
     const matrices = Array.from({ length: copies }, (_, seed) => randomMatrix(layout, seed));
     for (const mode of modes) {
       signal.throwIfAborted();
@@ -99,6 +112,8 @@ async function bench(options: BenchOptions, { signal }: Invocation): Promise<Ben
   }
   return result;
 }
+
+const say = (what: string): boolean => process.stderr.write(`${what}\n`);
 
 async function timeMode(
   matrices: QuantizedTensor[],
@@ -198,18 +213,21 @@ function errorOf(matrix: QuantizedTensor, x: Tensor, y: Tensor): number {
 }
 
 function render(result: BenchResult): string {
+  // Out of warm caches weights come faster than memory can be read: a share of its speed would tell nothing.
+  const cold = result.matrices > 1;
   const heading =
     `${result.processor}, ${result.isa}, ${result.threads} threads; ${result.shape}, group ${result.groupSize}, ` +
-    `${result.tokens} token${result.tokens === 1 ? '' : 's'}, ` +
-    (result.matrices > 1 ? `rotating over up to ${result.matrices} matrices` : 'one matrix, caches warm') +
+    `${counted(result.tokens, 'token')}, ` +
+    (cold ? `rotating over up to ${result.matrices} matrices` : 'one matrix, caches warm') +
     `; memory reads at ${result.readGigabytesPerSecond.toFixed(1)} GB/s`;
   const rows = result.rows.map((row) => [
     `W${row.bits}`,
     row.mode,
     row.milliseconds.toFixed(4),
     row.gigabytesPerSecond.toFixed(1),
-    `${(100 * row.shareOfReadBandwidth).toFixed(0)} %`,
+    ...(cold ? [`${(100 * row.shareOfReadBandwidth).toFixed(0)} %`] : []),
     row.normalizedMeanSquaredError.toExponential(1),
   ]);
-  return `${heading}\n\n${table(['width', 'mode', 'ms', 'packed GB/s', 'of memory', 'NMSE'], rows)}`;
+  const columns = ['width', 'mode', 'ms', 'packed GB/s', ...(cold ? ['of memory'] : []), 'NMSE'];
+  return `${heading}\n\n${table(columns, rows)}`;
 }

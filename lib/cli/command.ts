@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Command, CommanderError, InvalidArgumentError } from 'commander';
+import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { LutraError, lutraError } from '../errors.js';
 import { onFile } from '../formats/index.js';
+import { maxThreads } from '../ops/index.js';
 
 /** Exit codes of the command line, as docs/cli.md lists them. */
 export const exitCodes = { ok: 0, failed: 1, usage: 2, bug: 70, interrupted: 130 } as const;
@@ -15,7 +16,7 @@ export interface CommonOptions {
   verbose?: boolean;
 }
 
-/** What a running command may use: Ctrl-C as a signal, and whether stdout is reserved for one JSON object. */
+/** What a running command may use: Ctrl-C and its like as a signal, and whether stdout is reserved for one JSON object. */
 export interface Invocation {
   signal: AbortSignal;
   json: boolean;
@@ -47,6 +48,8 @@ export async function runCommand<Result>(
   const interrupt = () => controller.abort(new Interrupted());
   process.once('SIGINT', interrupt);
   process.once('SIGTERM', interrupt);
+  // A closing terminal sends it twice, the shell and the kernel: the second must not cut the clean-up short.
+  process.on('SIGHUP', interrupt);
   try {
     const result = await body({ signal: controller.signal, json: options.json === true });
     const text = options.json ? JSON.stringify({ lutra: version, command: name, ok: true, result }) : render(result);
@@ -57,6 +60,7 @@ export async function runCommand<Result>(
   } finally {
     process.off('SIGINT', interrupt);
     process.off('SIGTERM', interrupt);
+    process.off('SIGHUP', interrupt);
   }
 }
 
@@ -125,15 +129,21 @@ export function print(text: string): Promise<void> {
   return onFile('stdout', write);
 }
 
-/** Parses an option that is a whole number of at least `least`. */
+/** Parses an option that is a whole number from `least` to `most`. */
 export const wholeNumber =
-  (least: number) =>
+  (least: number, most = Number.MAX_SAFE_INTEGER) =>
   (text: string): number => {
     const value = Number(text);
-    if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(value) || value < least)
-      throw new InvalidArgumentError(`a whole number of at least ${least} is needed.`);
+    if (!/^-?\d+$/.test(text) || !Number.isSafeInteger(value) || value < least || value > most) {
+      const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+      throw new InvalidArgumentError(`a whole number ${range} is needed.`);
+    }
     return value;
   };
+
+/** `--threads`, the same for every command that computes. */
+export const threadsOption = (): Option =>
+  new Option('--threads <n>', 'lanes at most, 0 for all').argParser(wholeNumber(0, maxThreads)).default(0);
 
 /** Parses an option that is a number of at least `least`. */
 export const realNumber =

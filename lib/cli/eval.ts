@@ -7,11 +7,12 @@ import {
   type Invocation,
   readText,
   runCommand,
+  threadsOption,
   wholeNumber,
   withCommonOptions,
 } from './command.js';
 import { progressReporter } from './progress.js';
-import { table } from './table.js';
+import { counted, table } from './table.js';
 
 interface EvalOptions extends CommonOptions {
   text: string;
@@ -21,20 +22,29 @@ interface EvalOptions extends CommonOptions {
   context?: number;
   maxTokens?: number;
   mode: Mode;
-  threads?: number;
+  threads: number;
 }
 
 export function registerEval(program: Command): void {
   withCommonOptions(program.command('eval').description('perplexity, and divergence from a reference model'))
     .argument('<modelDir>', 'directory of the model')
-    .requiredOption('--text <file>', 'text to evaluate on')
+    .requiredOption('--text <file>', 'text to evaluate on (required)')
     .option('--reference <modelDir>', 'model to measure KL divergence and agreement against')
-    .addOption(new Option('--convention <name>', 'how the text is cut').choices(['documents', 'windows']))
-    .option('--document-separator <text>', 'what stands between documents')
-    .option('--context <n>', 'tokens a document or window', wholeNumber(2))
-    .option('--max-tokens <n>', 'stop after the document that passes this many tokens', wholeNumber(1))
+    .addOption(
+      new Option(
+        '--convention <name>',
+        'how the text is cut (default: documents with a separator, else windows)',
+      ).choices(['documents', 'windows']),
+    )
+    .option('--document-separator <text>', "what stands between documents, in a shell for example $'\\n\\n'")
+    .option(
+      '--context <n>',
+      'tokens a document or window (default: the smaller of model context and 2048)',
+      wholeNumber(2),
+    )
+    .option('--max-tokens <n>', 'stop after the document that passes this many tokens (default: all)', wholeNumber(1))
     .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']).default('exact'))
-    .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
+    .addOption(threadsOption())
     .action((modelDir: string, options: EvalOptions) =>
       runCommand('eval', options, (invocation) => run(modelDir, options, invocation), render),
     );
@@ -70,7 +80,10 @@ function render(result: Evaluation): string {
       'perplexity',
       `${result.perplexity.toFixed(4)}${plusMinus(result.perplexityStandardError, (value) => value.toFixed(4))}`,
     ],
-    ['tokens', `${result.tokens} in ${result.documents} ${result.convention}, context ${result.context}`],
+    [
+      'tokens',
+      `${result.tokens} in ${counted(result.documents, result.convention.slice(0, -1))}, context ${result.context}`,
+    ],
     ['mode', result.mode],
     ['bits per weight', result.bitsPerWeight?.toFixed(3) ?? 'not quantized'],
     ['bits per parameter', result.bitsPerParameter.toFixed(3)],

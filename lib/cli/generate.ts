@@ -7,6 +7,7 @@ import {
   print,
   realNumber,
   runCommand,
+  threadsOption,
   wholeNumber,
   withCommonOptions,
 } from './command.js';
@@ -20,8 +21,8 @@ interface GenerateOptions extends CommonOptions {
   minP?: number;
   repetitionPenalty?: number;
   seed?: number;
-  mode?: Mode;
-  threads?: number;
+  mode: Mode;
+  threads: number;
 }
 
 interface Generation {
@@ -33,16 +34,16 @@ interface Generation {
 export function registerGenerate(program: Command): void {
   withCommonOptions(program.command('generate').description('continue a prompt'))
     .argument('<modelDir>', 'directory of the model')
-    .requiredOption('--prompt <text>', 'text to continue')
+    .requiredOption('--prompt <text>', 'text to continue (required)')
     .option('--max-tokens <n>', 'tokens at most', wholeNumber(1), 128)
-    .option('--temperature <t>', 'above 0 samples; 0 takes the likeliest token', realNumber(0))
-    .option('--top-k <n>', 'sample from the k likeliest tokens', wholeNumber(1))
-    .option('--top-p <p>', 'sample from the likeliest tokens of this mass', realNumber(0))
-    .option('--min-p <p>', 'drop tokens less likely than this share of the likeliest', realNumber(0))
-    .option('--repetition-penalty <r>', 'above 1 discourages tokens already seen', realNumber(0))
-    .option('--seed <n>', 'seed of the sampler', wholeNumber(0))
-    .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']))
-    .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
+    .option('--temperature <t>', 'above 0 samples; 0 takes the likeliest token (default: 0)', realNumber(0))
+    .option('--top-k <n>', 'sample from the k likeliest tokens (default: all)', wholeNumber(1))
+    .option('--top-p <p>', 'sample from the likeliest tokens of this mass (default: 1)', realNumber(0))
+    .option('--min-p <p>', 'drop tokens less likely than this share of the likeliest (default: 0)', realNumber(0))
+    .option('--repetition-penalty <r>', 'above 1 discourages tokens already seen (default: 1)', realNumber(0))
+    .option('--seed <n>', 'seed of the sampler (default: random)', wholeNumber(0))
+    .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']).default('accurate'))
+    .addOption(threadsOption())
     .action((modelDir: string, options: GenerateOptions) =>
       runCommand(
         'generate',

@@ -1,6 +1,7 @@
 import { SingleBar } from 'cli-progress';
 import type { EvaluationProgress } from '../evaluation/index.js';
 import type { Progress } from '../pipeline/index.js';
+import { counted } from './table.js';
 
 type Event = Progress | EvaluationProgress;
 
@@ -58,7 +59,7 @@ function describe(event: Event): { what: string; share: number } {
     case 'hash':
       return { what: `hashing ${event.file}`, share: event.totalBytes ? event.bytes / event.totalBytes : 1 };
     case 'calibrate':
-      return { what: `calibrating on ${event.windows} windows of ${event.sequenceLength} tokens`, share: 0 };
+      return { what: `calibrating on ${counted(event.windows, 'window')} of ${event.sequenceLength} tokens`, share: 0 };
     case 'embed':
       return { what: 'embedding the calibration text', share: event.window / event.windows };
     case 'collect':

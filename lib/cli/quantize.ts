@@ -7,6 +7,7 @@ import {
   readText,
   realNumber,
   runCommand,
+  threadsOption,
   wholeNumber,
   withCommonOptions,
 } from './command.js';
@@ -25,7 +26,7 @@ interface QuantizeOptions extends CommonOptions {
   samples?: number;
   sequenceLength?: number;
   seed?: number;
-  threads?: number;
+  threads: number;
   overwrite?: boolean;
   strict?: boolean;
   shardSize?: number;
@@ -34,19 +35,19 @@ interface QuantizeOptions extends CommonOptions {
 export function registerQuantize(program: Command): void {
   withCommonOptions(program.command('quantize').description('quantize a Hugging Face checkpoint'))
     .argument('<modelDir>', 'directory of the model')
-    .requiredOption('--out <dir>', 'directory to write')
-    .option('--method <name>', 'rtn or gptq')
-    .option('--bits <n>', '2, 3 or 4', wholeNumber(1))
-    .option('--group-size <n>', '16, a multiple of 32, or -1 for the row', wholeNumber(-1))
+    .requiredOption('--out <dir>', 'directory to write (required)')
+    .option('--method <name>', 'rtn or gptq (required without --recipe)')
+    .option('--bits <n>', '2, 3 or 4 (required without --recipe)', wholeNumber(1))
+    .option('--group-size <n>', '16, a multiple of 32, or -1 for the row (default: 128)', wholeNumber(-1))
     .option('--symmetric', 'centre every grid on zero')
     .option('--recipe <file>', 'a JSON recipe instead of --method, --bits and --group-size')
-    .option('--calibration <file>', 'text that gptq looks at')
+    .option('--calibration <file>', 'text that gptq looks at (required with gptq)')
     .option('--document-separator <text>', 'what stands between documents of the calibration text')
-    .option('--samples <n>', 'calibration windows', wholeNumber(1))
-    .option('--sequence-length <n>', 'tokens a window', wholeNumber(1))
-    .option('--seed <n>', 'seed of the windows', wholeNumber(0))
-    .option('--threads <n>', 'lanes at most, 0 for all', wholeNumber(0))
-    .option('--shard-size <GB>', 'largest file of the output', realNumber(0.001))
+    .option('--samples <n>', 'calibration windows (default: 128)', wholeNumber(1))
+    .option('--sequence-length <n>', 'tokens a window (default: the smaller of model context and 2048)', wholeNumber(1))
+    .option('--seed <n>', 'seed of the windows (default: 0)', wholeNumber(0))
+    .addOption(threadsOption())
+    .option('--shard-size <GB>', 'largest file of the output (default: 5)', realNumber(0.001))
     .option('--overwrite', 'replace an existing output')
     .option('--strict', 'fail on the first warning of a layer instead of recording it')
     .action((modelDir: string, options: QuantizeOptions, command: Command) => {

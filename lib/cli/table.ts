@@ -22,3 +22,6 @@ export function megabytes(bytes: number): string {
       ? `${(bytes / 1e6).toFixed(2)} MB`
       : `${(bytes / 1e9).toFixed(2)} GB`;
 }
+
+/** A number with its noun, for example "1 window" and "2 windows". */
+export const counted = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;

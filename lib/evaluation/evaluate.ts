@@ -79,12 +79,16 @@ export async function evaluate(model: MeasuredModel, options: EvaluationOptions)
   const { text, reference, separator, signal, mode = 'exact' } = options;
   signal?.throwIfAborted();
   checkMode(mode, 'evaluate.mode');
+  if (typeof text !== 'string')
+    throw lutraError('LUTRA_E_OPTION', { message: 'a text is needed', where: 'evaluate.text', found: typeof text });
   const convention = options.convention ?? (separator === undefined ? 'windows' : 'documents');
+  const cut = sequencesOf(convention);
+  checkSeparator(text, separator, convention);
   const context = contextOf(model, options);
   if (reference) checkReference(model, reference, text, context);
   const maxTokens = maxTokensOf(options);
   const sequenceOptions = { separator, context, maxTokens, signal };
-  const sequences = await sequencesOf(convention)(text, model.tokenizer, sequenceOptions);
+  const sequences = await cut(text, model.tokenizer, sequenceOptions);
   const measured = await measure(model, sequences, context, mode, options);
   if (measured.tokens === 0)
     throw lutraError('LUTRA_E_OPTION', {
@@ -195,6 +199,23 @@ function sequencesOf(convention: string) {
     where: 'evaluate.convention',
     found: convention,
     expected: "'documents' or 'windows'",
+  });
+}
+
+/** A separator that cuts nothing would leave a corpus one document, of which all but its beginning is dropped. */
+function checkSeparator(text: string, separator: string | undefined, convention: Convention): void {
+  if (!separator) return;
+  const where = 'evaluate.separator';
+  const found = JSON.stringify(separator);
+  if (convention === 'windows')
+    throw lutraError('LUTRA_E_OPTION', { message: "convention 'windows' takes no separator", where, found });
+  if (text.includes(separator) || text.trim() === '') return;
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'the separator does not occur in the text',
+    where,
+    found,
+    expected: 'what stands between documents',
+    hint: "A shell writes line breaks as $'\\n\\n'; text that is not documents is evaluated with convention 'windows'.",
   });
 }
 

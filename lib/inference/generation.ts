@@ -45,6 +45,12 @@ export function generate(
       found: String(maxTokens),
       expected: 'a whole number, at least 1',
     });
+  if (typeof prompt !== 'string' && !Array.isArray(prompt) && !ArrayBuffer.isView(prompt))
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'a prompt is a text or an array of ids',
+      where: 'prompt',
+      found: typeof prompt,
+    });
   const ids = typeof prompt === 'string' ? model.tokenizer.encode(prompt, { bos }) : [...prompt];
   checkIds(model.config, ids, 'prompt');
   return run(model, ids, maxTokens, new Sampler(options), options);

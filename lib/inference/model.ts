@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { lutraError } from '../errors.js';
 import { readCheckpoint } from '../formats/index.js';
 import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
-import { checkMode, type Mode, type Weight } from '../ops/index.js';
+import { checkMode, checkThreads, type Mode, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer/index.js';
 import { type GeneratedToken, type GenerationOptions, generate } from './generation.js';
@@ -127,12 +127,13 @@ export class Model implements SessionModel {
  * Loads a Hugging Face directory of the Llama family, quantized by lutra or not.
  *
  * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL` where the directory is not such a model;
- *   `LUTRA_E_DEVICE` for 'cuda'; `LUTRA_E_OPTION` for an unknown device or mode; format errors of `readCheckpoint`; `signal.reason`
+ *   `LUTRA_E_DEVICE` for 'cuda'; `LUTRA_E_OPTION` for an unknown device or mode, or unusable threads; format errors of `readCheckpoint`; `signal.reason`
  */
 export async function loadModel(dir: string, options: LoadOptions = {}): Promise<Model> {
   const { mode = 'accurate', threads = 0, signal } = options;
   checkDevice(options.device ?? 'auto');
   checkMode(mode, 'loadModel.mode');
+  checkThreads(threads, 'loadModel.threads');
   signal?.throwIfAborted();
   await using checkpoint = await readCheckpoint(dir);
   const where = join(dir, 'config.json');

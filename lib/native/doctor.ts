@@ -43,6 +43,9 @@ export function doctor(): Diagnosis {
   const advice: string[] = [];
   if (!isaOverrideValid)
     advice.push(`LUTRA_ISA=${process.env.LUTRA_ISA} is no instruction set: use scalar, avx2 or avx512, or unset it`);
+  const wanted = process.env.LUTRA_THREADS;
+  if (wanted && !(/^\d+$/.test(wanted) && Number(wanted) >= 1 && Number(wanted) <= 1024))
+    advice.push(`LUTRA_THREADS=${wanted} is no whole number from 1 to 1024: set one, or unset it`);
   if (isa === 'scalar') advice.push('no vector kernels are used: products run on the scalar path, many times slower');
   const set = variables.flatMap((name) => (process.env[name] ? [[name, process.env[name]] as const] : []));
   return {

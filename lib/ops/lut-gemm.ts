@@ -1,7 +1,7 @@
 import { lutraError } from '../errors.js';
 import { addon, cancellable, fromNative, modeIds } from '../native/index.js';
 import { QuantizedTensor, Tensor } from '../tensor/index.js';
-import { checkMode, type Mode, Program } from './program.js';
+import { checkMode, checkThreads, type Mode, Program } from './program.js';
 
 export interface LutGemmOptions {
   /** Bound on the error: 'exact' (NMSE 1e-12), 'accurate' (1e-7, default) or 'fast' (2e-4). */
@@ -23,6 +23,7 @@ export interface LutGemmOptions {
 export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions = {}): Tensor {
   const { mode = 'accurate', out, threads = 0 } = options;
   const id = modeIds[checkMode(mode, 'lutGemm.mode')];
+  checkThreads(threads, 'lutGemm.threads');
   checkKinds(x, q, out);
   const y = out ?? Tensor.zeros('f32', resultShape(x, q));
   try {
@@ -42,6 +43,7 @@ export async function lutGemmAsync(
 ): Promise<Tensor> {
   const { mode = 'accurate', out, threads = 0, signal } = options;
   const id = modeIds[checkMode(mode, 'lutGemmAsync.mode')];
+  checkThreads(threads, 'lutGemmAsync.threads');
   checkKinds(x, q, out);
   if (out?.borrowed)
     throw lutraError('LUTRA_E_OPTION', {

@@ -25,6 +25,20 @@ export function checkMode(mode: Mode, where: string): Mode {
   });
 }
 
+/** Lanes that a pool has at most. */
+export const maxThreads = 1024;
+
+/** @throws `LUTRA_E_OPTION` for anything but a number of lanes. @param where the argument, for the error */
+export function checkThreads(threads: number, where: string): number {
+  if (Number.isInteger(threads) && threads >= 0 && threads <= maxThreads) return threads;
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'not a usable number of threads',
+    where,
+    found: String(threads),
+    expected: `a whole number from 0, for all, to ${maxThreads}`,
+  });
+}
+
 /** A weight matrix as a linear layer holds it: packed, or f32, f16 or bf16 [outFeatures, inFeatures]. */
 export type Weight = Tensor | QuantizedTensor;
 
@@ -140,12 +154,14 @@ export class Program {
 
   /** Runs on the calling thread and the pool, blocking JavaScript: for steps of a few milliseconds. */
   run(options: RunOptions = {}): void {
-    guarded(() => this.#native.run(options.position ?? 0, options.threads ?? 0));
+    const threads = checkThreads(options.threads ?? 0, 'threads');
+    guarded(() => this.#native.run(options.position ?? 0, threads));
   }
 
   /** Runs off the JavaScript thread. The operands must not be written meanwhile. Rejects with `signal.reason` when aborted. */
   async runAsync(options: RunOptions & { signal?: AbortSignal | undefined } = {}): Promise<void> {
     const { position = 0, threads = 0, signal } = options;
+    checkThreads(threads, 'threads');
     await cancellable(signal, (cancel) => this.#native.runAsync(position, threads, cancel));
   }
 

@@ -8,6 +8,7 @@ import {
   readCheckpoint,
 } from '../formats/index.js';
 import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
+import { checkThreads } from '../ops/index.js';
 import { findSolver, normalizeRecipe, type Recipe, type ScaleDtype } from '../quantization/index.js';
 import { ActivationStore } from './activation-store.js';
 import { streamBlocks, streamMatrices } from './block-stream.js';
@@ -29,6 +30,7 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   const started = performance.now();
   const { signal, threads = 0, strict = false, onProgress } = job;
   signal?.throwIfAborted();
+  checkThreads(threads, 'quantizeModel.threads');
   const recipe = normalizeRecipe(job.recipe);
   const context: JobContext = { recipe, strict, threads, signal, report: (event) => onProgress?.(event) };
   requireCalibration(job, recipe);
@@ -96,7 +98,7 @@ function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): v
     throw lutraError('LUTRA_E_OPTION', {
       message: `${recipe.solver.method} needs a calibration text`,
       where: 'calibration',
-      hint: 'Give a file or strings of text like that which the model will see.',
+      hint: 'Give text like that which the model will see: `calibration`, or --calibration on the command line.',
     });
 }
 

@@ -1,4 +1,5 @@
 import { lutraError } from '../errors.js';
+import { checkThreads } from '../ops/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { Call, Grid, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
 import { gridOf } from './overrides.js';
@@ -48,6 +49,7 @@ export async function quantize(
   options: QuantizeOptions = {},
 ): Promise<QuantizedTensor> {
   const { where = 'quantize.w', signal, threads } = options;
+  checkThreads(threads ?? 0, 'quantize.threads');
   const full = normalizeRecipe(recipe);
   const call = { where, signal, threads };
   checkOperands(w, options.statistics ?? {}, where);

@@ -39,8 +39,15 @@ export class Tensor {
     this.borrowed = borrowed;
   }
 
-  /** A tensor of native memory whose elements are zero. @throws `LUTRA_E_SHAPE`, `LUTRA_E_MEMORY` */
+  /** A tensor of native memory whose elements are zero. @throws `LUTRA_E_DTYPE`, `LUTRA_E_SHAPE`, `LUTRA_E_MEMORY` */
   static zeros(dtype: Dtype, shape: readonly number[]): Tensor {
+    if (!Object.hasOwn(dtypeIds, dtype))
+      throw lutraError('LUTRA_E_DTYPE', {
+        message: 'no such element type',
+        where: 'Tensor.zeros',
+        found: String(dtype),
+        expected: Object.keys(dtypeIds).join(', '),
+      });
     checkShape(shape);
     const native = guarded(() => new (addon().Tensor)(dtypeIds[dtype], shape), 'Tensor.zeros');
     return new Tensor(native, dtype, [...shape], false);
@@ -191,6 +198,12 @@ function dtypeOf(data: TensorData): Dtype {
   if (data instanceof Float64Array) return 'f64';
   if (data instanceof Uint8Array) return 'u8';
   if (data instanceof Int32Array) return 'i32';
+  if (!((data as unknown) instanceof Uint16Array))
+    throw lutraError('LUTRA_E_DTYPE', {
+      message: 'a tensor is made from a typed array',
+      where: 'Tensor.from',
+      expected: [...new Set(Object.values(arrays).map(({ name }) => name))].join(', '),
+    });
   throw lutraError('LUTRA_E_DTYPE', {
     message: 'a Uint16Array holds f16 or bf16: say which',
     where: 'Tensor.from',
@@ -201,9 +214,10 @@ function dtypeOf(data: TensorData): Dtype {
 function checkShape(shape: readonly number[]): void {
   const fits = Array.isArray(shape) && shape.length >= 1 && shape.length <= maxRank;
   const whole = fits && shape.every((n) => Number.isSafeInteger(n) && n >= 0);
-  if (!whole || !Number.isSafeInteger(elements(shape) * 8))
-    throw lutraError('LUTRA_E_SHAPE', {
-      message: 'a shape is one to four whole numbers',
-      found: Array.isArray(shape) ? `[${shape}]` : String(shape),
-    });
+  if (whole && Number.isSafeInteger(elements(shape) * 8)) return;
+  throw lutraError('LUTRA_E_SHAPE', {
+    message: whole ? 'the shape is too large' : 'a shape is one to four whole numbers',
+    found: Array.isArray(shape) ? `[${shape}]` : String(shape),
+    expected: whole ? `at most ${2 ** 50 - 1} elements` : undefined,
+  });
 }

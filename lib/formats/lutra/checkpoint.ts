@@ -145,12 +145,18 @@ export class Checkpoint {
  *
  * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_HEADER`, `LUTRA_E_OFFSETS`, `LUTRA_E_TRUNCATED`, `LUTRA_E_DTYPE`, `LUTRA_E_SHAPE`
  *   for files that are not what they should be; `LUTRA_E_FORMAT_VERSION` and `LUTRA_E_UNSUPPORTED_MODEL` for newer lutra
- *   checkpoints and for other methods' ones
+ *   checkpoints and for other methods' ones; `LUTRA_E_OPTION` where `directory` is no path
  */
 export async function readCheckpoint(
   directory: string,
   options: { limits?: Partial<ReadLimits> } = {},
 ): Promise<Checkpoint> {
+  if (typeof directory !== 'string' || directory === '')
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'the directory of a checkpoint is needed',
+      where: 'directory',
+      found: directory === '' ? "''" : typeof directory,
+    });
   const limits = withDefaults(options.limits);
   const config = await readConfig(directory, limits);
   const where = join(directory, configFile);

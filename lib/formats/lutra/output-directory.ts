@@ -116,7 +116,7 @@ async function requireReplaceable(out: string, overwrite: boolean): Promise<void
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'the output exists already',
       where: out,
-      hint: 'Choose another directory, or allow to overwrite it.',
+      hint: 'Choose another directory, or allow to overwrite it: `overwrite`, or --overwrite on the command line.',
     });
   const empty = await readdir(out).then(
     (names) => names.length === 0,

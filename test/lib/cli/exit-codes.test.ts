@@ -75,6 +75,11 @@ describe('exit code 1', () => {
     ['a text that is a directory', ['eval', demo, '--text', scratch], 'LUTRA_E_IO'],
     ['a text that is none', ['eval', demo, '--text', join(demo, 'model.safetensors')], 'LUTRA_E_OPTION'],
     ['documents without a separator', ['eval', demo, '--text', text, '--convention', 'documents'], 'LUTRA_E_OPTION'],
+    [
+      'a separator that the text lacks',
+      ['eval', demo, '--text', text, '--document-separator', '\\n\\n'],
+      'LUTRA_E_OPTION',
+    ],
     ['an unusable sampling option', ['generate', demo, '--prompt', 'x', '--top-p', '2'], 'LUTRA_E_OPTION'],
     ['an unusable group size', ['bench', '--shape', '64x64', '--group-size', '31'], 'LUTRA_E_GROUP_SIZE'],
     ['an output below a file', [...rtn.with(3, join(demo, 'config.json', 'out'))], 'LUTRA_E_EXISTS'],
@@ -101,6 +106,15 @@ describe('exit code 1', () => {
     expect(code, stderr).toBe(1);
     expect(failureOf(stdout).error.code).toBe(expected);
     expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
+
+  it.each([
+    ['an option', ['--prompt', 'x', '--top-p', '2']],
+    ['a prompt beyond the context', ['--prompt', 'a story '.repeat(2000)]],
+  ])('%s that is refused before the prompt is printed', async (_, args) => {
+    const { code, stdout, stderr } = await lutra(['generate', demo, ...args]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toMatch(/^lutra generate: LUTRA_E_OPTION [^\n]+\n$/);
   });
 
   it('an existing output, until --overwrite is given', async () => {
@@ -155,6 +169,8 @@ describe('exit code 2', () => {
     [['generate', 'model', '--prompt', 'x', '--temperature', 'warm']],
     [['inspect', 'model', 'model']],
     [['bench', '--shape', '4096']],
+    [['bench', '--threads', '9999']],
+    [['eval', 'model', '--text', 't', '--threads', '1025']],
     [['bench', '--shape', '0x5']],
   ])('%j', async (args) => {
     const { code, stdout, stderr } = await lutra(args);
@@ -195,12 +211,14 @@ describe('exit code 130', () => {
   const calibration = ['--calibration', join(texts, 'calibration.txt'), '--document-separator', '<|endoftext|>'];
   const gptq = [...rtn.with(5, 'gptq'), ...calibration];
 
-  it.each(['SIGINT', 'SIGTERM'] as const)('%s during quantize leaves nothing behind', async (signal) => {
+  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s during quantize leaves nothing behind', async (signal) => {
     let sent = false;
     const onOutput = (child: { kill(signal: NodeJS.Signals): boolean }, _: string, text: string) => {
       if (sent || !text.includes('relative error')) return;
       expect(readdirSync(outputs)).toEqual(['out.partial']);
       sent = child.kill(signal);
+      // A closing terminal's comes twice.
+      if (signal === 'SIGHUP') setTimeout(() => child.kill(signal), 20);
     };
     const { code, stdout, stderr } = await lutra([...gptq, '--json'], { onOutput });
     expect(sent).toBe(true);

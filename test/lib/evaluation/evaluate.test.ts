@@ -109,6 +109,10 @@ describe('evaluate', () => {
     const refused = (where: string) => expect.objectContaining({ code: 'LUTRA_E_OPTION', where });
     const cases: [string, Partial<EvaluationOptions>][] = [
       ['evaluate.separator', { convention: 'documents' }],
+      ['evaluate.separator', { separator: '@@' }],
+      ['evaluate.separator', { text: 'abc\n\ndef', separator: '\\n\\n' }],
+      ['evaluate.separator', { text: 'abc@@def', separator: '@@', convention: 'windows' }],
+      ['evaluate.text', { text: undefined as unknown as string }],
       ['evaluate.convention', { convention: 'stories' as 'documents' }],
       ['evaluate.context', { context: 1 }],
       ['evaluate.context', { context: 65 }],
@@ -124,7 +128,7 @@ describe('evaluate', () => {
   it('refuses a reference of another vocabulary', async () => {
     await withTinyModel({ config: { vocab_size: 41 } }, async (larger) => {
       using reference = await loadModel(larger);
-      await expect(evaluate(model, { text: 'abc', separator: '@@', reference })).rejects.toMatchObject({
+      await expect(evaluate(model, { text: 'abc@@def', separator: '@@', reference })).rejects.toMatchObject({
         code: 'LUTRA_E_SHAPE',
       });
     });

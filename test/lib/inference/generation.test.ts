@@ -102,6 +102,7 @@ describe('generate', () => {
     const refused = (where: string) => expect.objectContaining({ code: 'LUTRA_E_OPTION', where });
     expect(() => model.generate([])).toThrow(refused('prompt'));
     expect(() => model.generate([40])).toThrow(refused('prompt'));
+    expect(() => model.generate(42 as unknown as string)).toThrow(refused('prompt'));
     expect(() => model.generate([1.5])).toThrow(refused('prompt'));
     expect(() => model.generate('a'.repeat(200))).toThrow(refused('prompt'));
     expect(() => model.generate('a', { maxTokens: 0 })).toThrow(refused('maxTokens'));

@@ -104,6 +104,11 @@ describe('loadModel', () => {
     });
   });
 
+  it('refuses to open what is no path', async () => {
+    for (const dir of [undefined, 42, ''])
+      await expect(loadModel(dir as string)).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: 'directory' });
+  });
+
   it('rejects with the reason of an abort', async () => {
     await withTinyModel({}, async (dir) => {
       const reason = new Error('enough');

@@ -50,6 +50,14 @@ describe('Tensor', () => {
     expect(filled('i32')).toBe(3);
   });
 
+  it('refuses element types and shapes that there are not, and what is no typed array', () => {
+    expect(codeOf(() => Tensor.zeros('f8' as 'f16', [2]))).toBe('LUTRA_E_DTYPE');
+    expect(codeOf(() => Tensor.zeros('toString' as 'f16', [2]))).toBe('LUTRA_E_DTYPE');
+    expect(codeOf(() => Tensor.from([1, 2] as unknown as Float32Array))).toBe('LUTRA_E_DTYPE');
+    expect(() => Tensor.zeros('f32', [2 ** 30, 2 ** 30])).toThrow(/too large/);
+    expect(() => Tensor.zeros('f32', [1.5])).toThrow(/whole numbers/);
+  });
+
   it('counts native bytes and gives them back on dispose', () => {
     const before = addon().nativeMemory();
     const t = Tensor.zeros('f64', [1000]);
