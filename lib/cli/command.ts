@@ -48,7 +48,8 @@ export async function runCommand<Result>(
   const interrupt = () => controller.abort(new Interrupted());
   process.once('SIGINT', interrupt);
   process.once('SIGTERM', interrupt);
-  // A closing terminal sends it twice, the shell and the kernel: the second must not cut the clean-up short.
+  // A closing terminal sends it twice, the shell and the kernel. The listener stays, so that the second one cuts neither
+  // the clean-up nor the exit short.
   process.on('SIGHUP', interrupt);
   try {
     const result = await body({ signal: controller.signal, json: options.json === true });
@@ -60,7 +61,6 @@ export async function runCommand<Result>(
   } finally {
     process.off('SIGINT', interrupt);
     process.off('SIGTERM', interrupt);
-    process.off('SIGHUP', interrupt);
   }
 }
 

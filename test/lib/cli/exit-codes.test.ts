@@ -218,7 +218,7 @@ describe('exit code 130', () => {
       expect(readdirSync(outputs)).toEqual(['out.partial']);
       sent = child.kill(signal);
       // A closing terminal's comes twice.
-      if (signal === 'SIGHUP') setTimeout(() => child.kill(signal), 20);
+      if (signal === 'SIGHUP') setTimeout(() => child.kill(signal), 2);
     };
     const { code, stdout, stderr } = await lutra([...gptq, '--json'], { onOutput });
     expect(sent).toBe(true);
