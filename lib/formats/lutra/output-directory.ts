@@ -2,14 +2,16 @@ import { lstat, mkdir, open, readdir, realpath, rename, rm, rmdir, stat, statfs 
 import { dirname, join, resolve } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { readSmallFile } from '../open-file.js';
-import { onFile } from '../system-error.js';
+import { fromSystem, onFile } from '../system-error.js';
+import { markDirectory, removeLeftover } from './job-mark.js';
 
 /**
  * A directory that comes into being as a whole: everything is written into `<out>.partial`, which takes the final name when it
- * is complete and on the disk, or disappears.
+ * is complete and on the disk, or disappears. A mark in it names the job, so that no other job takes it for a leftover.
  */
 export class OutputDirectory {
   #settled = false;
+  #mark = '';
 
   private constructor(
     readonly path: string,
@@ -20,7 +22,8 @@ export class OutputDirectory {
   ) {}
 
   /**
-   * Claims `out`. An output that exists is replaced only with `overwrite`, and only where it is empty or a lutra checkpoint.
+   * Claims `out`. An output that exists is replaced only with `overwrite`, and only where it is empty or a lutra checkpoint;
+   * a partial one is removed only with `overwrite`, and only where the job that marked it is no more.
    *
    * @throws `LUTRA_E_SAME_PATH` where `out` is the source or holds it, `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL` where fewer than
    *   `bytes` are free, `LUTRA_E_IO`
@@ -37,17 +40,24 @@ export class OutputDirectory {
     const claimed = new OutputDirectory(path, partial, made);
     try {
       await requireSpace(dirname(path), options.bytes);
-      if (options.overwrite) await onFile(partial, () => rm(partial, { recursive: true, force: true }));
+      if (options.overwrite && (await exists(partial))) await removeLeftover(partial);
       await claimPartial(partial);
-      return claimed;
     } catch (error) {
       await claimed.#removeParents();
+      throw error;
+    }
+    try {
+      claimed.#mark = await markDirectory(partial);
+      return claimed;
+    } catch (error) {
+      await claimed.discard();
       throw error;
     }
   }
 
   /** Gives the partial directory, synced file by file already, its final name. */
   async publish(): Promise<void> {
+    await onFile(this.#mark, () => rm(this.#mark));
     await syncDirectory(this.partial);
     await onFile(this.path, async () => {
       if (await exists(this.path)) await this.#replace();
@@ -154,14 +164,19 @@ async function requireSpace(directory: string, bytes: number): Promise<void> {
     });
 }
 
+/** Making the directory is what decides between jobs: it succeeds for one of them. */
 async function claimPartial(partial: string): Promise<void> {
-  if (await exists(partial))
+  try {
+    await mkdir(partial);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw fromSystem(cause, partial);
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'another job is writing this output, or one was killed',
       where: partial,
-      hint: 'Remove the directory if no job is running.',
+      hint: 'Remove the directory if no job is running, or allow to overwrite.',
+      cause,
     });
-  await onFile(partial, () => mkdir(partial));
+  }
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -1,4 +1,6 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { CheckpointWriter, planCheckpoint, readCheckpoint } from '../../../../lib/formats/index.js';
@@ -118,11 +120,77 @@ describe('never over an existing output', () => {
 
   test('the leftovers of a killed job are named, and replaced with overwrite', async () => {
     const { parent, model } = parentWithModel();
-    mkdirSync(join(parent, 'out.partial'));
-    const error = await failureOf(() => create(model, join(parent, 'out')));
-    expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', join(parent, 'out.partial')]);
-    await writeTo(model, join(parent, 'out'), { overwrite: true });
-    expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
+    // A process that has ended, and one with this very id that ended before this one began.
+    for (const mark of [markOf(spawnSync(process.execPath, ['-e', '']).pid), markOf(process.pid, 1)]) {
+      markedPartial(parent, mark);
+      const error = await failureOf(() => create(model, join(parent, 'out')));
+      expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', join(parent, 'out.partial')]);
+      await writeTo(model, join(parent, 'out'), { overwrite: true });
+      expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
+      expect(readdirSync(join(parent, 'out')).filter((name) => /job|leftover/.test(name))).toEqual([]);
+      rmSync(join(parent, 'out'), { recursive: true });
+    }
+  });
+});
+
+const markOf = (pid: number, time = Date.now(), host = hostname()): string =>
+  `.lutra-job-${pid}-${time}-${encodeURIComponent(host)}`;
+
+/** `out.partial` with a file in it, and with the mark of a job. */
+function markedPartial(parent: string, mark?: string): string {
+  const partial = join(parent, 'out.partial');
+  mkdirSync(partial);
+  writeFileSync(join(partial, 'leftover'), 'mine');
+  if (mark) writeFileSync(join(partial, mark), '');
+  return partial;
+}
+
+describe('a partial output that is no leftover is never removed, even with overwrite', () => {
+  test.each([
+    ['a stranger’s', undefined, undefined],
+    ['a running job’s', markOf(process.ppid), `process ${process.ppid}`],
+    ['another machine’s', markOf(2 ** 22 + 1, 1, 'else where'), `process ${2 ** 22 + 1} of else where`],
+  ])('%s', async (_, mark, found) => {
+    const { parent, model } = parentWithModel();
+    const partial = markedPartial(parent, mark);
+    const before = readdirSync(partial);
+    for (const overwrite of [false, true]) {
+      const error = await failureOf(() => create(model, join(parent, 'out'), overwrite));
+      expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', partial]);
+      expect(error.found).toBe(overwrite ? found : undefined);
+      expect(error.hint).toMatch(/remove/i);
+    }
+    expect(readdirSync(partial)).toEqual(before);
+  });
+
+  test('of two jobs for one output the second fails and the first ends whole', async () => {
+    const { parent, model } = parentWithModel();
+    const out = join(parent, 'out');
+    const whole = join(parent, 'whole');
+    await writeTo(model, whole);
+    await using source = await readCheckpoint(model);
+    const plan = await planCheckpoint({ source, quantized: new Map([[qProj, entry]]), recipe });
+    const first = await CheckpointWriter.create(plan, out, { overwrite: true });
+    const error = await failureOf(() => writeTo(model, out, { overwrite: true, seed: 9 }));
+    expect([error.code, error.found]).toEqual(['LUTRA_E_EXISTS', `process ${process.pid}`]);
+    using matrix = seededMatrix(entry, 1);
+    await first.put(qProj, matrix);
+    await first.finish();
+    expect(readdirSync(out)).toEqual(readdirSync(whole));
+    expect(readFileSync(join(out, 'model.safetensors'))).toEqual(readFileSync(join(whole, 'model.safetensors')));
+    expect(readdirSync(parent).sort()).toEqual(['model', 'out', 'whole']);
+  });
+
+  test('of many jobs that find one leftover at once, one has the output', async () => {
+    const { parent, model } = parentWithModel();
+    markedPartial(parent, markOf(process.pid, 1));
+    const jobs = Array.from({ length: 8 }, () => create(model, join(parent, 'out'), true));
+    const settled = await Promise.allSettled(jobs);
+    const claimed = settled.flatMap((job) => (job.status === 'fulfilled' ? [job.value] : []));
+    expect(claimed).toHaveLength(1);
+    for (const job of settled) if (job.status === 'rejected') expect(job.reason.code).toBe('LUTRA_E_EXISTS');
+    await claimed[0]!.abort();
+    expect(readdirSync(parent)).toEqual(['model']);
   });
 });
 
