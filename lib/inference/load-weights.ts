@@ -16,7 +16,7 @@ export async function loadWeights(
   signal: AbortSignal | undefined,
 ): Promise<Map<string, Weight>> {
   const where = checkpoint.directory;
-  checkNames(graph, (name) => checkpoint.has(name), where);
+  checkNames(graph, checkpoint.tensors, where);
   for (const name of graph.shapes.keys()) checkTensor(graph, checkpoint.tensor(name), where);
   const biases = new Set(graph.blocks.flatMap((block) => block.linears.map(({ bias }) => bias)));
   const weights = new Map<string, Weight>();

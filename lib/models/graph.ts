@@ -101,13 +101,15 @@ function buildBlock(config: LlamaConfig, index: number): BlockGraph {
 }
 
 /**
- * Checks that a checkpoint holds what the graph loads, and no bias that the graph would leave out.
+ * Checks that a checkpoint holds what the graph loads, and no layer or bias that the graph would leave out.
  *
- * @throws `LUTRA_E_NOT_FOUND` for a missing tensor, `LUTRA_E_UNSUPPORTED_MODEL` for a bias that config.json does not announce.
+ * @param tensors the checkpoint's tensors by name.
+ * @throws `LUTRA_E_NOT_FOUND` for a missing tensor, `LUTRA_E_SHAPE` for layers that `num_hidden_layers` does not count,
+ *   `LUTRA_E_UNSUPPORTED_MODEL` for a bias that config.json does not announce.
  */
-export function checkNames(graph: ModelGraph, has: (name: string) => boolean, where: string): void {
+export function checkNames(graph: ModelGraph, tensors: ReadonlyMap<string, unknown>, where: string): void {
   for (const name of graph.shapes.keys())
-    if (!has(name))
+    if (!tensors.has(name))
       throw lutraError('LUTRA_E_NOT_FOUND', {
         message: `the checkpoint has no tensor ${name}`,
         where,
@@ -116,16 +118,30 @@ export function checkNames(graph: ModelGraph, has: (name: string) => boolean, wh
             ? 'If the output layer shares the embedding, config.json must say "tie_word_embeddings": true.'
             : 'config.json and the checkpoint do not belong together, or a shard is missing.',
       });
+  checkLayerCount(graph, tensors, where);
   for (const { linears } of graph.blocks)
     for (const { name, bias } of linears) {
       const unannounced = name.replace(/\.weight$/, '.bias');
-      if (bias === null && has(unannounced))
+      if (bias === null && tensors.has(unannounced))
         throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
           message: `the checkpoint holds a bias, ${unannounced}, that config.json does not announce`,
           where,
           expected: 'attention_bias or mlp_bias',
         });
     }
+}
+
+function checkLayerCount({ blocks }: ModelGraph, tensors: ReadonlyMap<string, unknown>, where: string): void {
+  let held = 0;
+  for (const name of tensors.keys()) held = Math.max(held, Number(/^model\.layers\.(\d+)\./.exec(name)?.[1] ?? -1) + 1);
+  if (held > blocks.length)
+    throw lutraError('LUTRA_E_SHAPE', {
+      message: 'the checkpoint holds more layers than config.json counts',
+      where: `${where}: num_hidden_layers`,
+      found: blocks.length,
+      expected: held,
+      hint: 'config.json and the checkpoint do not belong together.',
+    });
 }
 
 /** Element types that checkpoints of supported models store their weights in. */

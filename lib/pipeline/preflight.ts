@@ -23,7 +23,7 @@ export const linearsOf = (graph: ModelGraph): LinearNode[] => graph.blocks.flatM
  * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_UNSUPPORTED_MODEL`, `LUTRA_E_OPTION`
  */
 export function checkPlan(source: Checkpoint, graph: ModelGraph, recipe: Recipe): void {
-  checkNames(graph, (name) => source.has(name), source.directory);
+  checkNames(graph, source.tensors, source.directory);
   for (const name of graph.shapes.keys()) checkTensor(graph, source.tensor(name), source.directory);
   const layers = linearsOf(graph);
   recipe.overrides.forEach(({ match }, index) => {

@@ -68,19 +68,39 @@ describe('buildGraph', () => {
 
 describe('checks against a checkpoint', () => {
   const graph = buildGraph(config());
+  const held = ({ without = '', plus = [] as string[] }) =>
+    new Map([...graph.shapes.keys(), ...plus].filter((name) => name !== without).map((name) => [name, null]));
 
   it('names a missing tensor', () => {
     const missing = 'model.layers.1.mlp.up_proj.weight';
-    expect(() => checkNames(graph, (name) => name !== missing && !name.endsWith('.bias'), 'dir')).toThrow(
+    expect(() => checkNames(graph, held({ without: missing }), 'dir')).toThrow(
       expect.objectContaining({ code: 'LUTRA_E_NOT_FOUND', message: expect.stringContaining(missing) }),
     );
   });
 
   it('refuses a bias that config.json does not announce', () => {
-    expect(() => checkNames(graph, () => true, 'dir')).toThrow(
+    const bias = 'model.layers.0.self_attn.q_proj.bias';
+    expect(() => checkNames(graph, held({ plus: [bias] }), 'dir')).toThrow(
       expect.objectContaining({ code: 'LUTRA_E_UNSUPPORTED_MODEL', message: expect.stringContaining('q_proj.bias') }),
     );
-    expect(() => checkNames(graph, (name) => graph.shapes.has(name), 'dir')).not.toThrow();
+    expect(() => checkNames(graph, graph.shapes, 'dir')).not.toThrow();
+  });
+
+  it('refuses layers that config.json does not count', () => {
+    for (const [name, expected] of [
+      ['model.layers.2.mlp.up_proj.weight', 3],
+      ['model.layers.11.input_layernorm.weight', 12],
+    ] as const)
+      expect(() => checkNames(graph, held({ plus: [name] }), 'dir')).toThrow(
+        expect.objectContaining({
+          code: 'LUTRA_E_SHAPE',
+          where: expect.stringContaining('num_hidden_layers'),
+          found: 2,
+          expected,
+        }),
+      );
+    const buffers = ['model.layers.1.self_attn.rotary_emb.inv_freq', 'model.rotary_emb.inv_freq'];
+    expect(() => checkNames(graph, held({ plus: buffers }), 'dir')).not.toThrow();
   });
 
   it('names a tensor whose shape contradicts config.json', () => {
