@@ -88,7 +88,7 @@ async function quantizeBlock(
     });
     for (const [input, nodes] of byInput(block.linears)) {
       const { hessian, tokens } = collector.take(input);
-      using statistics = { hessian, [Symbol.dispose]: () => hessian.dispose() };
+      using statistics = { hessian, tokens, [Symbol.dispose]: () => hessian.dispose() };
       const prepared = await prepareInputs(context.recipe, statistics, { ...context, where: input });
       try {
         for (const node of nodes) {

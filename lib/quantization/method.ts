@@ -20,6 +20,8 @@ export type Need = 'hessian';
 export interface Statistics {
   /** f64 [inFeatures, inFeatures]: the sum of xᵀx over calibration tokens, up to a positive factor. */
   hessian?: Tensor | undefined;
+  /** Tokens in that sum, where they were counted: fewer than columns leave the Hessian singular, which is a warning. */
+  tokens?: number | undefined;
 }
 
 /** How a pass is to run: under which signal, on how many lanes, and what errors shall name. */
@@ -31,7 +33,7 @@ export interface Call {
 
 /** Something that did not go the plain way. Nothing degrades without one. */
 export interface Warning {
-  kind: 'dampingRaised' | 'deadColumns' | 'keptRoundToNearest' | 'scaleDtype';
+  kind: 'dampingRaised' | 'deadColumns' | 'fewTokens' | 'keptRoundToNearest' | 'scaleDtype';
   message: string;
 }
 

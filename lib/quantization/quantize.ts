@@ -55,7 +55,7 @@ export async function quantize(
   checkOperands(w, options.statistics ?? {}, where);
   const given = options.statistics?.hessian;
   const [weights, hessian] = [owned(w), given && owned(given)];
-  const statistics = { hessian };
+  const statistics = { ...options.statistics, hessian };
   try {
     const prepared = await prepareInputs(full, statistics, call);
     try {
@@ -180,7 +180,14 @@ export async function refuseNonFinite(x: Tensor, call: Call): Promise<void> {
   });
 }
 
-function checkOperands(w: Tensor, { hessian }: Statistics, where: string): void {
+function checkOperands(w: Tensor, { hessian, tokens }: Statistics, where: string): void {
+  if (tokens !== undefined && !(Number.isSafeInteger(tokens) && tokens > 0))
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'not a number of tokens',
+      where: 'statistics.tokens',
+      found: String(tokens),
+      expected: 'a whole number from 1',
+    });
   const operands: [string, unknown][] = hessian
     ? [
         ['w', w],

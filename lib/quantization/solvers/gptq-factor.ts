@@ -22,26 +22,28 @@ const ladderStep = 10;
 const ladderLimit = 10;
 
 /**
- * Permutes, damps and factors a Hessian f64 [k, k].
+ * Permutes, damps and factors a Hessian f64 [k, k], the sum over `tokens` inputs where that is known.
  *
  * @throws `LUTRA_E_NON_FINITE` for a NaN or infinity in it, `LUTRA_E_NOT_POSITIVE_DEFINITE` for a negative diagonal:
  *   neither can come from inputs.
  */
 export async function factorHessian(
-  hessian: Tensor,
+  { hessian, tokens = Number.POSITIVE_INFINITY }: { hessian: Tensor; tokens?: number | undefined },
   { actOrder, damping: share }: { actOrder: boolean; damping: number },
   call: Call,
 ): Promise<HessianFactor> {
   await checkFinite(hessian, call);
   const diagonal = await hessianDiagonal(hessian, call);
   const dead = deadColumns(diagonal, call);
-  const mean = diagonal.reduce((sum, h) => sum + h, 0) / (diagonal.length - dead.length);
+  const live = diagonal.length - dead.length;
+  const mean = diagonal.reduce((sum, h) => sum + h, 0) / live;
   const order = columnOrder(diagonal, actOrder);
   const plain = { hessian, order, dead, damping: share };
   if (dead.length === diagonal.length) return { ...plain, factor: null, warnings: [silentInput()] };
 
   const factor = Tensor.zeros('f64', hessian.shape);
   const warnings: Warning[] = dead.length ? [deadWarning(dead)] : [];
+  if (tokens < live) warnings.push(fewTokens(tokens, live));
   try {
     for (let damping = share; ; damping = nextDamping(damping)) {
       if (damping > ladderLimit) {
@@ -106,6 +108,10 @@ function columnOrder(diagonal: Float64Array, actOrder: boolean): Int32Array {
 const deadWarning = (dead: readonly number[]): Warning => ({
   kind: 'deadColumns',
   message: `${dead.length} input columns were zero for every calibration token; their weights are taken as zero`,
+});
+const fewTokens = (tokens: number, columns: number): Warning => ({
+  kind: 'fewTokens',
+  message: `${tokens} calibration tokens for ${columns} input columns: the Hessian has at most ${tokens} independent directions`,
 });
 const raised = (damping: number): Warning => ({
   kind: 'dampingRaised',

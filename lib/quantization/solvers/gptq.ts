@@ -37,14 +37,14 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
   scope: 'matrix',
   needs: ['hessian'],
   options,
-  async prepare({ hessian }, options, call) {
+  async prepare({ hessian, tokens }, options, call) {
     if (!hessian)
       throw lutraError('LUTRA_E_OPTION', {
         message: 'gptq needs the Hessian of the layer’s inputs',
         where: call.where,
         hint: 'Pass statistics.hessian, or quantize the model with a calibration text.',
       });
-    return await factorHessian(hessian, options, call);
+    return await factorHessian({ hessian, tokens }, options, call);
   },
   release({ factor }) {
     factor?.dispose();

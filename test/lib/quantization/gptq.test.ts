@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { quantize } from '../../../lib/quantization/index.js';
+import { type LayerReport, quantize } from '../../../lib/quantization/index.js';
 import { Tensor } from '../../../lib/tensor/index.js';
 import { energy, gram, normal, quantized } from './matrices.js';
 
@@ -93,6 +93,25 @@ test('dead columns become zero, are counted, and leave the others alone', async 
     expect((await quantized(without, k, recipe({ actOrder }), h)).weights).toEqual(weights);
     expect(report.relativeError).toBeLessThan(report.rtnError);
   }
+});
+
+test('fewer tokens than live columns are on record', async () => {
+  const w = Tensor.from(normal(m, k, 45), [m, k]);
+  const h = gram(k, 300, 46);
+  for (let i = 0; i < k; i++) h[i] = h[i * k] = 0;
+  const hessian = Tensor.copyOf(h, [k, k]);
+  const kindsWith = async (tokens: number | undefined) => {
+    let found: string[] = [];
+    const onReport = ({ warnings }: LayerReport) => {
+      found = kinds(warnings);
+    };
+    using _ = await quantize(w, recipe(), { statistics: { hessian, tokens }, onReport });
+    return found;
+  };
+  expect(await kindsWith(k - 2)).toEqual(['deadColumns', 'fewTokens']);
+  for (const enough of [k - 1, k, undefined]) expect(await kindsWith(enough)).toEqual(['deadColumns']);
+  for (const tokens of [0, -1, 1.5, Number.NaN])
+    await expect(kindsWith(tokens)).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: 'statistics.tokens' });
 });
 
 test('damping is raised until the Hessian factors, every step on record', async () => {
