@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { lutraError } from '../errors.js';
 
 /** Where calibration text comes from: a UTF-8 file, or documents as strings. */
-export type CorpusSource = ({ file: string } | { texts: readonly string[] }) & {
+export type CorpusSource = ({ file: string; texts?: undefined } | { texts: readonly string[]; file?: undefined }) & {
   /** Cuts a file's text into documents; without it the file is one text. */
   separator?: string | undefined;
 };
@@ -17,14 +17,28 @@ export interface Corpus {
   where: string;
 }
 
+/** @throws `LUTRA_E_OPTION` where a source is not exactly one of file and texts */
+export function requireSource(source: { file?: unknown; texts?: unknown }): void {
+  const [file, texts] = [source.file !== undefined, source.texts !== undefined];
+  if (file !== texts) return;
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'calibration reads one source of text',
+    where: 'calibration',
+    found: file ? 'both file and texts' : 'neither file nor texts',
+    expected: 'file or texts',
+  });
+}
+
 /**
  * Reads a corpus. Documents are trimmed and empty ones dropped where a separator cuts; a text without separator is left as
  * it is.
  *
- * @throws `LUTRA_E_NOT_FOUND` for a missing file, `LUTRA_E_OPTION` for text that is not UTF-8 or no text at all.
+ * @throws `LUTRA_E_NOT_FOUND` for a missing file, `LUTRA_E_OPTION` for text that is not UTF-8, a separator that is nowhere in
+ *   the text, or no source at all, `LUTRA_E_CALIBRATION_TOO_SHORT` for no text.
  */
 export async function readCorpus(source: CorpusSource, signal?: AbortSignal): Promise<Corpus> {
-  if ('texts' in source) return corpusOfTexts(source.texts, source.separator);
+  requireSource(source);
+  if (source.texts !== undefined) return corpusOfTexts(source.texts, source.separator);
   const bytes = await readBytes(source.file, signal);
   const text = decode(bytes, source.file);
   return {
@@ -46,6 +60,13 @@ function corpusOfTexts(texts: readonly string[], separator: string | undefined):
 function documentsOf(texts: readonly string[], separator: string | undefined, where: string): string[] {
   if (separator === '')
     throw lutraError('LUTRA_E_OPTION', { message: 'an empty separator cuts nowhere', where: 'calibration.separator' });
+  if (separator !== undefined && !texts.some((text) => text.includes(separator)))
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'the separator is nowhere in the calibration text',
+      where: 'calibration.separator',
+      found: JSON.stringify(separator),
+      hint: "A shell writes line breaks as $'\\n\\n'; without a separator the text stays whole.",
+    });
   const pieces = separator === undefined ? texts : texts.flatMap((text) => text.split(separator)).map((t) => t.trim());
   const documents = pieces.filter((piece) => piece !== '');
   if (documents.length) return documents;

@@ -1,4 +1,4 @@
-export { type Corpus, type CorpusSource, readCorpus } from './corpus.js';
+export { type Corpus, type CorpusSource, readCorpus, requireSource } from './corpus.js';
 export { HessianCollector } from './hessians.js';
 export { Random } from './random.js';
 export { drawWindows, tokenizeCorpus, type WindowOptions } from './windows.js';

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { requireSource } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
 import {
   type Checkpoint,
@@ -94,6 +95,7 @@ async function writeLayers(
 const needsCalibration = (recipe: Recipe): boolean => findSolver(recipe.solver.method).needs.length > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
+  if (calibration) requireSource(calibration);
   if (!calibration && needsCalibration(recipe))
     throw lutraError('LUTRA_E_OPTION', {
       message: `${recipe.solver.method} needs a calibration text`,

@@ -58,10 +58,25 @@ test('a missing file, a file that is not text and no text are refused by name', 
   const file = join(folder, 'binary');
   writeFileSync(file, Uint8Array.of(0x61, 0xff, 0xfe));
   await expect(readCorpus({ file })).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: file });
-  await expect(readCorpus({ texts: ['', ' '], separator: '|' })).rejects.toMatchObject({
+  await expect(readCorpus({ texts: ['|', ' '], separator: '|' })).rejects.toMatchObject({
     code: 'LUTRA_E_CALIBRATION_TOO_SHORT',
   });
   await expect(readCorpus({ texts: ['a'], separator: '' })).rejects.toMatchObject({ code: 'LUTRA_E_OPTION' });
+});
+
+test('a source that is none, or two, and a separator that cuts nowhere are refused', async () => {
+  for (const source of [{}, { file: 'a', texts: ['a'] }])
+    await expect(readCorpus(source as { file: string })).rejects.toMatchObject({
+      code: 'LUTRA_E_OPTION',
+      where: 'calibration',
+    });
+  await expect(readCorpus({ texts: ['a\n\nb', 'c'], separator: '\\n\\n' })).rejects.toMatchObject({
+    code: 'LUTRA_E_OPTION',
+    where: 'calibration.separator',
+    found: '"\\\\n\\\\n"',
+    hint: expect.stringContaining("$'\\n\\n'"),
+  });
+  expect((await readCorpus({ texts: ['a\n\nb', 'c'], separator: '\n\n' })).documents).toEqual(['a', 'b', 'c']);
 });
 
 test('every document begins with BOS once, however many pieces it is tokenized in', async () => {

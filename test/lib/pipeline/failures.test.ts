@@ -1,10 +1,11 @@
 import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
+import { loadModel } from '../../../lib/inference/index.js';
 import { addon } from '../../../lib/native/index.js';
 import { type Progress, type ProgressPhase, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
 import { mountSmallDisk } from '../../small-disk.js';
-import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
+import { filesOf, scratchDirectory, tinyConfig, words, writeRandomModel } from './random-model.js';
 
 const scratch = scratchDirectory();
 const model = join(scratch, 'model');
@@ -97,6 +98,8 @@ test('a NaN or infinity in any tensor is named before calibration begins', async
 
 test('calibration that is missing, too short or senseless is refused', async () => {
   expect(await refusal({ calibration: undefined })).toMatchObject({ code: 'LUTRA_E_OPTION', where: 'calibration' });
+  const none = {} as { file: string };
+  expect(await refusal({ calibration: none })).toMatchObject({ code: 'LUTRA_E_OPTION', where: 'calibration' });
   expect(await refusal({ calibration: { ...calibration, texts: [words(30)] } })).toMatchObject({
     code: 'LUTRA_E_CALIBRATION_TOO_SHORT',
     found: '31 tokens',
@@ -124,7 +127,21 @@ test('a strict job fails on what another job records', async () => {
     where: 'model.layers.1.self_attn.q_proj.weight',
     found: 'deadColumns',
   });
+  // 64 tokens are enough for every layer but the one with 96 columns.
+  expect(await refusal({ calibration: { ...calibration, samples: 2 }, strict: true })).toMatchObject({
+    code: 'LUTRA_E_STRICT',
+    where: 'model.layers.0.mlp.down_proj.weight',
+    found: 'fewTokens',
+  });
   await quantizeModel({ model, out: join(scratch, 'strict'), recipe, calibration, strict: true });
+});
+
+test('a config.json that counts fewer layers than the checkpoint holds is refused', async () => {
+  const deep = await writeRandomModel(join(scratch, 'deep'));
+  writeFileSync(join(deep, 'config.json'), JSON.stringify({ ...tinyConfig, num_hidden_layers: 1 }));
+  const refused = { code: 'LUTRA_E_SHAPE', where: expect.stringContaining('num_hidden_layers'), found: 1, expected: 2 };
+  expect(await refusal({ model: deep })).toMatchObject(refused);
+  await expect(loadModel(deep)).rejects.toMatchObject(refused);
 });
 
 test('a recipe or a model that cannot be run is refused', async () => {
