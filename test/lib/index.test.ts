@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import * as api from '../../lib/index.js';
+import { memoryAtRest } from '../memory-at-rest.js';
 import { gram, normal } from './quantization/matrices.js';
 
 const { dequantize, lutGemm, lutGemmAsync, nativeMemory, quantize, Tensor } = api;
@@ -155,7 +156,7 @@ describe('quantize', () => {
         { statistics: { hessian: Tensor.from(hessian, [k, k]) } },
       );
     const expected = dequantize(await run(w, h)).read();
-    const before = nativeMemory();
+    const before = await memoryAtRest();
     const [copy, hessianCopy] = [w.slice(), h.slice()];
     const running = run(copy, hessianCopy);
     detach(copy);
@@ -189,7 +190,7 @@ describe('an abort', () => {
       lutGemmAsync: (signal: AbortSignal) => lutGemmAsync(x, q, { mode: 'exact', signal }),
       quantize: (signal: AbortSignal) => quantize(w, recipe, { statistics: { hessian }, signal }),
     };
-    const before = nativeMemory();
+    const before = await memoryAtRest();
     for (const [name, verb] of Object.entries(verbs)) {
       await expect(verb(AbortSignal.abort('early')), name).rejects.toBe('early');
       const controller = new AbortController();

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { evaluate } from '../../../lib/evaluation/index.js';
 import { loadModel } from '../../../lib/inference/index.js';
 import { addon } from '../../../lib/native/index.js';
+import { memoryAtRest } from '../../memory-at-rest.js';
 import { type TinyOptions, withTinyModel } from '../../tiny-checkpoint.js';
 
 const refusal = (options: TinyOptions) =>
@@ -75,7 +76,7 @@ describe('loadModel', () => {
 
   it('keeps every matrix once, in the bytes that are stored', async () => {
     await withTinyModel({ dtype: 'BF16', config: { tie_word_embeddings: true, hidden_size: 64 } }, async (dir) => {
-      const before = addon().nativeMemory();
+      const before = await memoryAtRest();
       const model = await loadModel(dir);
       const parameters = [...model.graph.shapes.values()].reduce(
         (sum, shape) => sum + shape.reduce((a, b) => a * b),
@@ -93,7 +94,7 @@ describe('loadModel', () => {
   it('leaves nothing in memory behind generations and evaluations, abandoned ones included', async () => {
     await withTinyModel({}, async (dir) => {
       using model = await loadModel(dir);
-      const before = addon().nativeMemory();
+      const before = await memoryAtRest();
       for await (const { token } of model.generate('abc', { maxTokens: 20, ignoreEos: true })) if (token >= 0) break;
       (await model.logits([1, 2, 3])).dispose();
       expect(addon().nativeMemory()).toBe(before);

@@ -4,6 +4,7 @@ import { beforeAll, expect, test } from 'vitest';
 import { loadModel } from '../../../lib/inference/index.js';
 import { addon } from '../../../lib/native/index.js';
 import { type Progress, type ProgressPhase, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
+import { memoryAtRest } from '../../memory-at-rest.js';
 import { mountSmallDisk } from '../../small-disk.js';
 import { filesOf, scratchDirectory, tinyConfig, words, writeRandomModel } from './random-model.js';
 
@@ -32,7 +33,7 @@ async function refusal(job: Partial<QuantizationJob>, folder = outputs): Promise
 test('an abort in every phase rejects with its reason, leaves nothing and says no more', async () => {
   const early: ProgressPhase[] = ['preflight', 'hash', 'calibrate', 'embed'];
   const phases: ProgressPhase[] = [...early, 'collect', 'quantize', 'advance', 'finish'];
-  const memory = addon().nativeMemory();
+  const memory = await memoryAtRest();
   for (const phase of phases)
     for (const deferred of [false, true]) {
       const controller = new AbortController();

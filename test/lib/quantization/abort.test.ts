@@ -2,6 +2,7 @@ import { expect, test } from 'vitest';
 import { nativeMemory } from '../../../lib/native/index.js';
 import { quantize } from '../../../lib/quantization/index.js';
 import { Tensor } from '../../../lib/tensor/index.js';
+import { memoryAtRest } from '../../memory-at-rest.js';
 import { gram, normal } from './matrices.js';
 
 const [m, k] = [18, 96];
@@ -31,7 +32,7 @@ test.each([
   using hessian = Tensor.copyOf(h, [k, k]);
   for (const data of [normal(m, k, 1), new Uint16Array(m * k).fill(0x3c01)]) {
     using w = Tensor.copyOf(data, [m, k], data instanceof Uint16Array ? 'f16' : 'f32');
-    const before = nativeMemory();
+    const before = await memoryAtRest();
     let steps = 0;
     for (let n = 1; ; n++) {
       const { signal, asked } = raisedAt(n);

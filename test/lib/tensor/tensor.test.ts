@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { addon } from '../../../lib/native/index.js';
 import { Tensor } from '../../../lib/tensor/index.js';
+import { memoryAtRest } from '../../memory-at-rest.js';
 
 const codeOf = (call: () => unknown): string => {
   try {
@@ -19,8 +20,8 @@ describe('Tensor', () => {
     expect([...t.read(1, 4)]).toEqual([0, 1, 2, 3]);
   });
 
-  it('borrows a typed array without a copy', () => {
-    const before = addon().nativeMemory();
+  it('borrows a typed array without a copy', async () => {
+    const before = await memoryAtRest();
     const data = Float32Array.of(1, 2, 3, 4);
     const t = Tensor.from(data, [2, 2]);
     data[3] = 40;
@@ -58,8 +59,8 @@ describe('Tensor', () => {
     expect(() => Tensor.zeros('f32', [1.5])).toThrow(/whole numbers/);
   });
 
-  it('counts native bytes and gives them back on dispose', () => {
-    const before = addon().nativeMemory();
+  it('counts native bytes and gives them back on dispose', async () => {
+    const before = await memoryAtRest();
     const t = Tensor.zeros('f64', [1000]);
     expect(addon().nativeMemory() - before).toBe(8000);
     t.dispose();
