@@ -59,8 +59,6 @@ export const taskIds = {
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */
 export interface NativeTensor {
-  /** Bytes of the elements; 0 after dispose. */
-  readonly byteLength: number;
   /** Copies elements out of / into native memory; offsets and counts in elements. */
   read(target: ArrayBufferView, offset: number): void;
   write(source: ArrayBufferView, offset: number): void;
@@ -81,7 +79,8 @@ export interface NativeProgram {
   /** Runs every operator in order on the calling thread and the pool. `position` is the step scalar. */
   run(position: number, threads: number): void;
   runAsync(position: number, threads: number, cancel: NativeCancel | null): Promise<void>;
-  readonly length: number;
+  /** Operators recorded. A method: V8 checks the receiver of methods, not of accessors. */
+  length(): number;
   dispose(): void;
 }
 

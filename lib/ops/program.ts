@@ -66,7 +66,7 @@ export class Program {
   readonly #native: NativeProgram = guarded(() => new (addon().Program)());
 
   get length(): number {
-    return this.#native.length;
+    return this.#native.length();
   }
 
   /** y[n,m] = x[n,k] · Wᵀ, with packed weights by look-up table in `mode`, else in fp32. */

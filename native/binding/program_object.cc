@@ -10,7 +10,6 @@ namespace lutra::binding {
 namespace {
 
 constexpr napi_type_tag kCancelTag = {0x6c75747261636e6c, 0x1};
-constexpr napi_type_tag kProgramTag = {0x6c75747261707267, 0x1};
 constexpr int64_t kMaxPosition = int64_t{1} << 40;
 constexpr int64_t kMaxThreads = 4096;
 
@@ -33,13 +32,11 @@ Napi::Function ProgramObject::define(Napi::Env env) {
   return DefineClass(
       env, "Program",
       {InstanceMethod<&ProgramObject::add>("add"), InstanceMethod<&ProgramObject::run>("run"),
-       InstanceMethod<&ProgramObject::run_async>("runAsync"), InstanceAccessor<&ProgramObject::length>("length"),
+       InstanceMethod<&ProgramObject::run_async>("runAsync"), InstanceMethod<&ProgramObject::length>("length"),
        InstanceMethod<&ProgramObject::dispose>("dispose")});
 }
 
-ProgramObject::ProgramObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramObject>(info) {
-  info.This().As<Napi::Object>().TypeTag(&kProgramTag);
-}
+ProgramObject::ProgramObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ProgramObject>(info) {}
 
 const std::shared_ptr<Program>& ProgramObject::alive(const char* where) {
   if (!program_) throw bad_argument(Env(), "LUTRA_E_DISPOSED", "the program was disposed", where);
@@ -98,7 +95,6 @@ Napi::Value ProgramObject::run_async(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value ProgramObject::length(const Napi::CallbackInfo& info) {
-  require_tag(info.This(), kProgramTag, "a program is needed", "Program.length");
   return Napi::Number::New(info.Env(), program_ ? static_cast<double>(program_->size()) : 0.0);
 }
 

@@ -47,12 +47,10 @@ Storage::~Storage() { total_bytes -= static_cast<int64_t>(buffer.bytes()); }
 int64_t Storage::total() { return total_bytes.load(); }
 
 Napi::Function TensorObject::define(Napi::Env env) {
-  return DefineClass(
-      env, "Tensor",
-      {StaticMethod<&TensorObject::borrow>("borrow"), InstanceAccessor<&TensorObject::byte_length>("byteLength"),
-       InstanceMethod<&TensorObject::read>("read"), InstanceMethod<&TensorObject::write>("write"),
-       InstanceMethod<&TensorObject::sub_view>("view"), InstanceMethod<&TensorObject::fill>("fill"),
-       InstanceMethod<&TensorObject::dispose>("dispose")});
+  return DefineClass(env, "Tensor",
+                     {StaticMethod<&TensorObject::borrow>("borrow"), InstanceMethod<&TensorObject::read>("read"),
+                      InstanceMethod<&TensorObject::write>("write"), InstanceMethod<&TensorObject::sub_view>("view"),
+                      InstanceMethod<&TensorObject::fill>("fill"), InstanceMethod<&TensorObject::dispose>("dispose")});
 }
 
 TensorObject& TensorObject::from(const Napi::Value& value, const char* where) {
@@ -123,11 +121,6 @@ std::shared_ptr<Storage> TensorObject::share(const char* where) {
   if (!storage_)
     throw bad_argument(Env(), "LUTRA_E_OPTION", "native memory is needed here, not a borrowed array", where);
   return storage_;
-}
-
-Napi::Value TensorObject::byte_length(const Napi::CallbackInfo& info) {
-  require_tag(info.This(), kTensorTag, "a tensor is needed", "Tensor.byteLength");
-  return Napi::Number::New(info.Env(), disposed_ ? 0.0 : static_cast<double>(view_.bytes()));
 }
 
 void TensorObject::read(const Napi::CallbackInfo& info) {

@@ -36,7 +36,6 @@ class TensorObject : public Napi::ObjectWrap<TensorObject> {
 
  private:
   static Napi::Value borrow(const Napi::CallbackInfo& info);
-  Napi::Value byte_length(const Napi::CallbackInfo& info);
   void read(const Napi::CallbackInfo& info);
   void write(const Napi::CallbackInfo& info);
   Napi::Value sub_view(const Napi::CallbackInfo& info);
