@@ -21,7 +21,6 @@ enum Feature : uint32_t {
 // so that one name says which versions of all families computed a result.
 constexpr uint32_t kAvx2Set = kAvx2 | kFma | kF16c;
 constexpr uint32_t kAvx512Set = kAvx2Set | kAvx512 | kAvx512Vnni | kAvx512Vbmi;
-constexpr uint32_t kNeonSet = kNeon | kDotProduct;
 
 uint32_t cpu_features();
 
