@@ -13,56 +13,89 @@ namespace {
 constexpr int64_t kRegionProducts = int64_t{1} << 28;
 constexpr int64_t kPanelTokens = 256;
 constexpr int64_t kBlocksPerPart = 16;
-constexpr int64_t kPanelElements = kLutPanelCols * kLutTileRows;
 
 LutFloat float_type(Dtype dtype) {
   if (dtype == Dtype::kF16) return LutFloat::kF16;
   return dtype == Dtype::kBF16 ? LutFloat::kBF16 : LutFloat::kF32;
 }
 
-// Columns [first, first + depth) of a tile times up to kPanelTokens tokens, panel by panel.
-void multiply_by_panels(const LutGemmKernels& kernels, const LutTile& tile, const float* x, int64_t tokens, float* y,
-                        int64_t y_stride, float* panel) {
-  for (int64_t k = 0; k < tile.cols; k += kLutPanelCols) {
-    const int64_t end = std::min(tile.cols, k + kLutPanelCols);
-    kernels.expand(tile, k, end, panel);
-    kernels.multiply_panel(panel, end - k, tile.rows, x + k, tile.cols, tokens, y, y_stride, k > 0);
+// Activations of a batch of tokens laid out for panels, and a panel for each slot, in one block of scratch.
+struct PanelSpace {
+  PanelSpace(const LutPanelKernels& kernels, int64_t cols, int64_t tokens, int64_t slots)
+      : panels(ceil_div(cols, kernels.cols)),
+        prepared_bytes(kernels.prepared_bytes(tokens)),
+        panel_bytes(kernels.panel_bytes),
+        bytes(panels * prepared_bytes + slots * panel_bytes) {}
+
+  uint8_t* prepared(void* scratch, int64_t panel) const {
+    return static_cast<uint8_t*>(scratch) + panel * prepared_bytes;
+  }
+  uint8_t* panel(void* scratch, int64_t slot) const { return prepared(scratch, panels) + slot * panel_bytes; }
+
+  int64_t panels;
+  int64_t prepared_bytes;
+  int64_t panel_bytes;
+  int64_t bytes;
+};
+
+// A tile times a batch of tokens, panel by panel in the order of columns.
+void multiply_by_panels(const LutPanelKernels& kernels, const LutTile& tile, const PanelSpace& space, void* scratch,
+                        int64_t slot, int64_t tokens, float* y, int64_t y_stride) {
+  uint8_t* panel = space.panel(scratch, slot);
+  for (int64_t p = 0; p < space.panels; ++p) {
+    const int64_t first = p * kernels.cols;
+    const int64_t last = std::min(tile.cols, first + kernels.cols);
+    kernels.expand(tile, first, last, panel);
+    kernels.multiply(tile, first, last, panel, space.prepared(scratch, p), tokens, y, y_stride, p > 0);
   }
 }
 
-Status run_panels(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
-                  const TensorView& y) {
+// x and y are one batch of tokens.
+bool run_panel_batch(const LutPanelKernels& kernels, Context& context, const PackedView& weights, const float* x,
+                     float* y, int64_t tokens, const PanelSpace& space, void* scratch) {
   const PackedLayout& layout = weights.layout;
   const int64_t slots = context.lanes();
-  float* panels = static_cast<float*>(context.scratch(static_cast<size_t>(slots * kPanelElements) * sizeof(float)));
-  if (!panels) return error(Code::kOutOfMemory, "lut_gemm scratch");
+  const bool prepared = context.parallel(space.panels, [&](int64_t p) {
+    const int64_t first = p * kernels.cols;
+    kernels.prepare(x, layout.cols, tokens, first, std::min(layout.cols, first + kernels.cols), layout.group_size,
+                    space.prepared(scratch, p));
+  });
+  if (!prepared) return false;
+  const int64_t tile_products = PackedLayout::kTileRows * layout.cols * tokens;
+  const int64_t region = slots * std::max<int64_t>(1, kRegionProducts / tile_products);
+  for (int64_t begin = 0; begin < layout.tiles(); begin += region) {
+    const int64_t count = std::min(region, layout.tiles() - begin);
+    // Slot s owns panel s and a fixed range of tiles; a tile's bits do not depend on who computes it.
+    const bool done = context.parallel(slots, [&](int64_t slot) {
+      for (int64_t t = begin + count * slot / slots; t < begin + count * (slot + 1) / slots; ++t)
+        multiply_by_panels(kernels, lut_tile(weights, t), space, scratch, slot, tokens, y + t * PackedLayout::kTileRows,
+                           layout.rows);
+    });
+    if (!done) return false;
+  }
+  return true;
+}
+
+Status run_panels(const LutPanelKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
+                  const TensorView& y) {
+  const PackedLayout& layout = weights.layout;
+  const PanelSpace space(kernels, layout.cols, std::min(kPanelTokens, x.rows()), context.lanes());
+  void* scratch = context.scratch(static_cast<size_t>(space.bytes));
+  if (!scratch) return error(Code::kOutOfMemory, "lut_gemm scratch");
   for (int64_t token = 0; token < x.rows(); token += kPanelTokens) {
     const int64_t tokens = std::min(kPanelTokens, x.rows() - token);
-    const int64_t tile_products = PackedLayout::kTileRows * layout.cols * tokens;
-    const int64_t region = slots * std::max<int64_t>(1, kRegionProducts / tile_products);
-    for (int64_t first = 0; first < layout.tiles(); first += region) {
-      const int64_t count = std::min(region, layout.tiles() - first);
-      // Slot s owns panel s and a fixed range of tiles; a tile's bits do not depend on who computes it.
-      const bool done = context.parallel(slots, [&](int64_t slot) {
-        for (int64_t t = first + count * slot / slots; t < first + count * (slot + 1) / slots; ++t)
-          multiply_by_panels(kernels, lut_tile(weights, t), x.as<const float>() + token * layout.cols, tokens,
-                             y.as<float>() + token * layout.rows + t * PackedLayout::kTileRows, layout.rows,
-                             panels + slot * kPanelElements);
-      });
-      if (!done) return error(Code::kCancelled, "lut_gemm");
-    }
+    if (!run_panel_batch(kernels, context, weights, x.as<const float>() + token * layout.cols,
+                         y.as<float>() + token * layout.rows, tokens, space, scratch))
+      return error(Code::kCancelled, "lut_gemm");
   }
   return ok_status();
 }
 
-Status run_tables(const LutGemmKernels& kernels, LutMode mode, Context& context, const PackedView& weights,
-                  const TensorView& x, const TensorView& y) {
+bool run_table_batch(const LutGemmKernels& kernels, LutMode mode, Context& context, const PackedView& weights,
+                     const TensorView& x, float* y, const LutTableSpace& space, void* scratch) {
   const PackedLayout& layout = weights.layout;
   const int64_t tokens = x.rows();
-  const LutTableSpace space(kernels, mode, layout.cols, tokens);
-  void* scratch = context.scratch(space.bytes());
-  if (!scratch) return error(Code::kOutOfMemory, "lut_gemm scratch");
-  if (!build_lut_tables(kernels, mode, context, layout, x, space, scratch)) return error(Code::kCancelled, "lut_gemm");
+  if (!build_lut_tables(kernels, mode, context, layout, x, space, scratch)) return false;
   const int64_t tile_products = PackedLayout::kTileRows * layout.cols * tokens;
   const int64_t lanes = context.lanes();
   const int64_t region = lanes * std::max<int64_t>(1, kRegionProducts / tile_products);
@@ -74,9 +107,24 @@ Status run_tables(const LutGemmKernels& kernels, LutMode mode, Context& context,
       for (int64_t t = first + part * per_part; t < end; ++t)
         for (int64_t token = 0; token < tokens; ++token)
           kernels.multiply(mode, lut_tile(weights, t), space.of(scratch, token),
-                           y.as<float>() + token * layout.rows + t * PackedLayout::kTileRows);
+                           y + token * layout.rows + t * PackedLayout::kTileRows, false);
     });
-    if (!done) return error(Code::kCancelled, "lut_gemm");
+    if (!done) return false;
+  }
+  return true;
+}
+
+Status run_tables(const LutGemmKernels& kernels, LutMode mode, Context& context, const PackedView& weights,
+                  const TensorView& x, const TensorView& y) {
+  const PackedLayout& layout = weights.layout;
+  const LutTableSpace space(kernels, mode, layout.cols, std::min(kLutTableTokens, x.rows()));
+  void* scratch = context.scratch(space.bytes());
+  if (!scratch) return error(Code::kOutOfMemory, "lut_gemm scratch");
+  for (int64_t token = 0; token < x.rows(); token += kLutTableTokens) {
+    const int64_t tokens = std::min(kLutTableTokens, x.rows() - token);
+    const TensorView batch = {x.as<float>() + token * layout.cols, Dtype::kF32, 2, {tokens, layout.cols}};
+    if (!run_table_batch(kernels, mode, context, weights, batch, y.as<float>() + token * layout.rows, space, scratch))
+      return error(Code::kCancelled, "lut_gemm");
   }
   return ok_status();
 }
@@ -115,7 +163,7 @@ Status check_weights(const PackedView& weights) {
 }
 
 Status check_product(const LutGemmKernels& kernels, const PackedView& weights, const TensorView& x, const TensorView& y,
-                     Mode mode) {
+                     LutOptions options) {
   LUTRA_TRY(check_weights(weights));
   if (x.dtype != Dtype::kF32) return error(Code::kDtype, "x must be f32");
   if (y.dtype != Dtype::kF32) return error(Code::kDtype, "y must be f32");
@@ -126,7 +174,8 @@ Status check_product(const LutGemmKernels& kernels, const PackedView& weights, c
   if (x.rows() != y.rows()) return error(Code::kShape, "x and y must have as many tokens", y.rows(), x.rows());
   if (x.rows() > 0 && (!x.data || !y.data)) return error(Code::kShape, "x and y must have memory");
   LUTRA_TRY(require_apart(y, x, "y may not overlap x"));
-  if (mode > Mode::kFast) return error(Code::kOption, "no such accuracy mode", static_cast<int64_t>(mode));
+  if (options.mode > Mode::kFast)
+    return error(Code::kOption, "no such accuracy mode", static_cast<int64_t>(options.mode));
   const int bits = weights.layout.bits;
   if (bits < kernels.min_bits || bits > kernels.max_bits)
     return error(Code::kUnsupported, "this kernel set does not take this width", bits, kernels.max_bits);
@@ -157,16 +206,24 @@ bool build_lut_tables(const LutGemmKernels& kernels, LutMode mode, Context& cont
   });
 }
 
-Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
-                     const TensorView& y, Mode mode) {
-  LUTRA_TRY(check_product(kernels, weights, x, y, mode));
-  if (x.rows() == 0) return ok_status();
-  if (x.rows() > kLutTableTokens) return run_panels(kernels, context, weights, x, y);
-  return run_tables(kernels, static_cast<LutMode>(mode), context, weights, x, y);
+const LutPanelKernels* lut_panels(const LutGemmKernels& kernels, const PackedLayout& layout, int64_t tokens,
+                                  LutOptions options) {
+  if (options.batch_invariant) return nullptr;
+  return kernels.panels(static_cast<LutMode>(options.mode), layout.bits, layout.kind == WeightKind::kPlanes, tokens);
 }
 
-Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x, const TensorView& y, Mode mode) {
-  return lut_gemm_with(lut_gemm_kernels(weights.layout.bits), context, weights, x, y, mode);
+Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
+                     const TensorView& y, LutOptions options) {
+  LUTRA_TRY(check_product(kernels, weights, x, y, options));
+  if (x.rows() == 0) return ok_status();
+  if (const LutPanelKernels* panels = lut_panels(kernels, weights.layout, x.rows(), options))
+    return run_panels(*panels, context, weights, x, y);
+  return run_tables(kernels, static_cast<LutMode>(options.mode), context, weights, x, y);
+}
+
+Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x, const TensorView& y,
+                LutOptions options) {
+  return lut_gemm_with(lut_gemm_kernels(weights.layout.bits), context, weights, x, y, options);
 }
 
 }  // namespace lutra

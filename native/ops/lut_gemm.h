@@ -10,13 +10,22 @@ namespace lutra {
 // Bounds on the normalised mean squared error against fp64: 1e-12, 1e-7, 2e-4.
 enum class Mode : uint8_t { kExact, kAccurate, kFast };
 
+struct LutOptions {
+  Mode mode = Mode::kAccurate;
+  // The same bits for a token alone or among any number of others: every token has its own tables.
+  bool batch_invariant = false;
+
+  LutOptions(Mode m, bool invariant = false) : mode(m), batch_invariant(invariant) {}
+};
+
 // y[n,m] = x[n,k] * W^T. x and y are f32. y may not overlap x.
-Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x, const TensorView& y, Mode mode);
+Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x, const TensorView& y,
+                LutOptions options);
 
 // bound[n,m] >= |y - exact y| for this mode, this input and the instruction set in use: the sum over groups and
 // planes of |alpha| * (lookups) * (half a table step), plus fp32 accumulation's share.
 Status lut_gemm_error_bound(Context& context, const PackedView& weights, const TensorView& x, const TensorView& bound,
-                            Mode mode);
+                            LutOptions options);
 
 // codes u8 [rows, cols] (0 .. 2^bits - 1) to the tile's words, u8 [4 * layout.codes_words()], and back.
 Status pack_codes(Context& context, const PackedLayout& layout, const TensorView& codes, const TensorView& words);

@@ -21,10 +21,10 @@ constexpr double kDenormal = 0x1p-149;
 
 // Roundings on the longest path from an activation to y. Tables: 6 to build and scale an entry, the 16 lookups of up to
 // 4 planes of a span one after the other (scalar: 64 products), the spans of a segment, a sum for every plane, the
-// offset and the fold of each of its groups, the segments. Panels: 2 for a weight, one for each column of a panel, one
-// a panel.
-double roundings(const LutTile& tile, int64_t tokens) {
-  if (tokens > kLutTableTokens) return static_cast<double>(2 + kLutPanelCols + ceil_div(tile.cols, kLutPanelCols));
+// offset and the fold of each of its groups, the segments. Panels: 2 for a weight, those of one panel, one for each
+// panel that joins later.
+double roundings(const LutTile& tile, const LutPanelKernels* panels) {
+  if (panels) return static_cast<double>(2 + panels->roundings + ceil_div(tile.cols, panels->cols));
   const int64_t groups = ceil_div(kLutSegment, tile.group_size) + 1;
   const int64_t folds = ((tile.planes ? tile.bits : 1) + 2) * groups;
   const int64_t spans = kLutSegment / kLutBlock * tile.bits;
@@ -83,14 +83,15 @@ float rounded_up(double value) {
 }  // namespace
 
 Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights,
-                                 const TensorView& x, const TensorView& bound, Mode mode) {
-  LUTRA_TRY(check_product(kernels, weights, x, bound, mode));
+                                 const TensorView& x, const TensorView& bound, LutOptions options) {
+  LUTRA_TRY(check_product(kernels, weights, x, bound, options));
   const PackedLayout& layout = weights.layout;
   const int64_t tokens = x.rows();
   if (tokens == 0) return ok_status();
-  const LutMode lut_mode = static_cast<LutMode>(mode);
-  // More tokens than have tables are multiplied in fp32, whatever the mode.
-  const bool tables = tokens <= kLutTableTokens && kernels.rounding[lut_mode] != LutRounding::kNothing;
+  const LutMode lut_mode = static_cast<LutMode>(options.mode);
+  const LutPanelKernels* panels = lut_panels(kernels, layout, tokens, options);
+  const LutRounding rounding = panels ? panels->rounding : kernels.rounding[lut_mode];
+  const bool tables = !panels && rounding != LutRounding::kNothing;
   const LutTableSpace space(kernels, lut_mode, layout.cols, tables ? tokens : 0);
   void* scratch = context.scratch(space.bytes());
   if (!scratch && tables) return error(Code::kOutOfMemory, "lut_gemm scratch");
@@ -99,8 +100,8 @@ Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context
   const bool done = context.parallel(layout.tiles(), [&](int64_t t) {
     const LutTile tile = lut_tile(weights, t);
     for (int64_t token = 0; token < tokens; ++token) {
-      const RowBound row_bound{tile, tables ? kernels.rounding[lut_mode] : LutRounding::kNothing,
-                               tables ? space.of(scratch, token).steps : nullptr, roundings(tile, tokens)};
+      const RowBound row_bound{tile, rounding, tables ? space.of(scratch, token).steps : nullptr,
+                               roundings(tile, panels)};
       const float* source = x.as<const float>() + token * layout.cols;
       for (int64_t row = 0; row < tile.rows; ++row)
         bound.as<float>()[token * layout.rows + t * PackedLayout::kTileRows + row] =
@@ -111,8 +112,8 @@ Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context
 }
 
 Status lut_gemm_error_bound(Context& context, const PackedView& weights, const TensorView& x, const TensorView& bound,
-                            Mode mode) {
-  return lut_gemm_error_bound_with(lut_gemm_kernels(weights.layout.bits), context, weights, x, bound, mode);
+                            LutOptions options) {
+  return lut_gemm_error_bound_with(lut_gemm_kernels(weights.layout.bits), context, weights, x, bound, options);
 }
 
 }  // namespace lutra

@@ -7,21 +7,22 @@
 
 namespace lutra {
 
-// Up to this many tokens each token has tables; more share panels of weights expanded to fp32.
-constexpr int64_t kLutTableTokens = 8;
-
 LutTile lut_tile(const PackedView& weights, int64_t tile);
 Status check_weights(const PackedView& weights);
 // What every product refuses, whatever the kernel set: layout, shapes, overlap, a mode or a width that is none of its.
 Status check_product(const LutGemmKernels& kernels, const PackedView& weights, const TensorView& x, const TensorView& y,
-                     Mode mode);
+                     LutOptions options);
 
 Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
-                     const TensorView& y, Mode mode);
+                     const TensorView& y, LutOptions options);
 Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights,
-                                 const TensorView& x, const TensorView& bound, Mode mode);
+                                 const TensorView& x, const TensorView& bound, LutOptions options);
 
-// Where each token's tables lie in one block of scratch.
+// How these tokens are multiplied: by panels, or with tables where null.
+const LutPanelKernels* lut_panels(const LutGemmKernels& kernels, const PackedLayout& layout, int64_t tokens,
+                                  LutOptions options);
+
+// Where each token's tables lie in one block of scratch, a batch of at most kLutTableTokens tokens.
 class LutTableSpace {
  public:
   LutTableSpace(const LutGemmKernels& kernels, LutMode mode, int64_t cols, int64_t tokens);
@@ -37,7 +38,7 @@ class LutTableSpace {
   int64_t token_bytes_;
 };
 
-// Builds the tables of every token of x [tokens, cols]; false when cancelled.
+// Builds the tables of every row of x [tokens, cols]; false when cancelled.
 bool build_lut_tables(const LutGemmKernels& kernels, LutMode mode, Context& context, const PackedLayout& layout,
                       const TensorView& x, const LutTableSpace& space, void* scratch);
 

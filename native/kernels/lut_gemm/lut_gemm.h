@@ -32,9 +32,10 @@ constexpr int64_t kLutTileRows = 64;  // rows of a full tile, and the row stride
 // Columns whose group sums share one fp32 sum before it joins the row's. A single sum over a long row or group gathers
 // too many roundings, of one sign when x is constant: over 16384 columns 6e-12, where exact mode promises 1e-12.
 constexpr int64_t kLutSegment = 512;
-// Columns of a panel: also how many products fp32 sums before it folds. A constant x gives rounding errors of one sign,
-// so the normalised error grows with this number's square: at 128 it can pass the 1e-12 of exact mode.
+// Columns of an fp32 panel: also how many products fp32 sums before it folds. A constant x gives rounding errors of one
+// sign, so the normalised error grows with this number's square: at 128 it can pass the 1e-12 of exact mode.
 constexpr int64_t kLutPanelCols = 64;
+constexpr int64_t kLutTableTokens = 8;  // up to so many tokens, fp32 panels do not pay
 constexpr float kLutSmallest = 0x1p-110f;  // 32767 / kLutSmallest is finite
 
 // One tile of weights as packing/layout.h lays it out.
@@ -65,6 +66,28 @@ struct LutTables {
   float* sums;   // [ceil(cols / 16)] at a span's first 16 columns: the sum of the span's activations
 };
 
+// Many tokens: the weights of a tile expanded once into a panel, the activations laid out once for all tiles. One of
+// these is one way of doing it; panel and prepared activations are 64-byte aligned and of its own layout.
+struct LutPanelKernels {
+  LutRounding rounding;
+  int64_t cols;         // columns of a panel at most, a multiple of kLutBlock: panels begin at multiples of it
+  int64_t panel_bytes;  // of a panel of kLutTileRows rows
+  int64_t roundings;    // fp32 roundings that a product meets in one panel, its join with y included
+
+  // Bytes of one panel's columns of so many tokens, a multiple of 64.
+  int64_t (*prepared_bytes)(int64_t tokens);
+
+  // Lays out columns [first, last) of x [tokens, ...], whose rows are x_stride apart; all of one panel.
+  void (*prepare)(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last, int64_t group_size,
+                  uint8_t* prepared);
+
+  void (*expand)(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel);
+
+  // y[t][0 .. tile.rows) (+)= columns [first, last) of the tile times those of the tokens.
+  void (*multiply)(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
+                   int64_t tokens, float* y, int64_t y_stride, bool accumulate);
+};
+
 struct LutGemmKernels {
   const char* name;
   int min_bits;
@@ -76,16 +99,11 @@ struct LutGemmKernels {
   void (*build)(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64_t first, int64_t last,
                 const LutTables& tables);
 
-  // y[0 .. tile.rows) = the tile times the activations of `tables`.
-  void (*multiply)(LutMode mode, const LutTile& tile, const LutTables& tables, float* y);
+  // y[0 .. tile.rows) (+)= the tile times the activations of `tables`.
+  void (*multiply)(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
 
-  // panel[k - first][64] = weights of columns [first, last) rounded once; first is a multiple of 32 and
-  // last - first <= kLutPanelCols. Rows past stored_rows are left alone.
-  void (*expand)(const LutTile& tile, int64_t first, int64_t last, float* panel);
-
-  // y[t][r] (+)= sum_k panel[k][r] * x[t][k] for r < rows, over `depth` columns in ascending order.
-  void (*multiply_panel)(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
-                         int64_t tokens, float* y, int64_t y_stride, bool accumulate);
+  // How so many tokens together are multiplied: by these panels, or token by token with tables where null.
+  const LutPanelKernels* (*panels)(LutMode mode, int bits, bool planes, int64_t tokens);
 };
 
 // The answer, in fp64 and for 1-8 planes: what a row's group stores, the weights of columns [first, last) by the
@@ -144,6 +162,19 @@ static inline const float* lut_block(const float* x, int64_t cols, int64_t block
   if (begin + kLutBlock <= cols) return x + begin;
   for (int64_t i = 0; i < kLutBlock; ++i) padded[i] = begin + i < cols ? x[begin + i] : 0.0f;
   return padded;
+}
+
+// --- fp32 panels f32 [column][kLutTileRows], and their activations f32 [token][kLutPanelCols]. ---
+
+constexpr int64_t kLutPanelBytes = kLutPanelCols * kLutTileRows * 4;
+
+static inline int64_t lut_fp32_bytes(int64_t tokens) { return tokens * kLutPanelCols * 4; }
+
+static inline void lut_fp32_prepare(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last,
+                                    int64_t, uint8_t* prepared) {
+  float* out = reinterpret_cast<float*>(prepared);
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t k = first; k < last; ++k) out[t * kLutPanelCols + k - first] = x[t * x_stride + k];
 }
 
 }  // namespace lutra

@@ -14,10 +14,14 @@ void build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64
   }
 }
 
-void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
-  if (mode == kLutExact) lut_gemm_avx2_exact(tile, tables, y);
-  if (mode == kLutAccurate) lut_gemm_avx2_accurate(tile, tables, y);
-  if (mode == kLutFast) lut_gemm_avx2_fast(tile, tables, y);
+void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  if (mode == kLutExact) lut_gemm_avx2_exact(tile, tables, y, accumulate);
+  if (mode == kLutAccurate) lut_gemm_avx2_accurate(tile, tables, y, accumulate);
+  if (mode == kLutFast) lut_gemm_avx2_fast(tile, tables, y, accumulate);
+}
+
+const LutPanelKernels* panels(LutMode, int, bool, int64_t tokens) {
+  return tokens > kLutTableTokens ? &kLutPanelsAvx2 : nullptr;
 }
 
 }  // namespace
@@ -30,8 +34,7 @@ const LutGemmKernels kLutGemmAvx2 = {
     {LutRounding::kNothing, LutRounding::kActivations, LutRounding::kActivations},
     build,
     multiply,
-    lut_gemm_avx2_expand,
-    lut_gemm_avx2_multiply_panel,
+    panels,
 };
 
 }  // namespace lutra

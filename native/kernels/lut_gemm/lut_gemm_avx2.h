@@ -18,12 +18,10 @@ namespace lutra {
 void lut_gemm_avx2_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
 void lut_gemm_avx2_build_accurate(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
 void lut_gemm_avx2_build_exact(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
-void lut_gemm_avx2_fast(const LutTile& tile, const LutTables& tables, float* y);
-void lut_gemm_avx2_accurate(const LutTile& tile, const LutTables& tables, float* y);
-void lut_gemm_avx2_exact(const LutTile& tile, const LutTables& tables, float* y);
-void lut_gemm_avx2_expand(const LutTile& tile, int64_t first, int64_t last, float* panel);
-void lut_gemm_avx2_multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
-                                  int64_t tokens, float* y, int64_t y_stride, bool accumulate);
+void lut_gemm_avx2_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+void lut_gemm_avx2_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+void lut_gemm_avx2_exact(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+extern const LutPanelKernels kLutPanelsAvx2;
 
 // 8 stored values from element i on, as fp32.
 LUTRA_INLINE __m256 lut_load(const void* values, int64_t i, LutFloat type) {
@@ -138,7 +136,7 @@ static void lut_add_group(const LutTile& tile, const LutTables& tables, int64_t 
 }
 
 template <class Policy, int B, bool P>
-static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y) {
+static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   const int registers = static_cast<int>(tile.stored_rows / 8);
   __m256 total[kLutRegisters];
   for (int r = 0; r < registers; ++r) total[r] = _mm256_setzero_ps();
@@ -157,22 +155,25 @@ static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y
   }
   for (int r = 0; r < registers; ++r) {
     const int64_t left = tile.rows - 8 * r;
-    if (left > 0) _mm256_maskstore_ps(y + 8 * r, lut_lanes(left), total[r]);
+    if (left <= 0) continue;
+    const __m256i lanes = lut_lanes(left);
+    if (accumulate) total[r] = _mm256_add_ps(_mm256_maskload_ps(y + 8 * r, lanes), total[r]);
+    _mm256_maskstore_ps(y + 8 * r, lanes, total[r]);
   }
 }
 
 template <class Policy>
-static void lut_tile_product(const LutTile& tile, const LutTables& tables, float* y) {
+static void lut_tile_product(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   switch (tile.bits) {
     case 2:
-      return tile.planes ? lut_tile_rows<Policy, 2, true>(tile, tables, y)
-                         : lut_tile_rows<Policy, 2, false>(tile, tables, y);
+      return tile.planes ? lut_tile_rows<Policy, 2, true>(tile, tables, y, accumulate)
+                         : lut_tile_rows<Policy, 2, false>(tile, tables, y, accumulate);
     case 3:
-      return tile.planes ? lut_tile_rows<Policy, 3, true>(tile, tables, y)
-                         : lut_tile_rows<Policy, 3, false>(tile, tables, y);
+      return tile.planes ? lut_tile_rows<Policy, 3, true>(tile, tables, y, accumulate)
+                         : lut_tile_rows<Policy, 3, false>(tile, tables, y, accumulate);
     default:
-      return tile.planes ? lut_tile_rows<Policy, 4, true>(tile, tables, y)
-                         : lut_tile_rows<Policy, 4, false>(tile, tables, y);
+      return tile.planes ? lut_tile_rows<Policy, 4, true>(tile, tables, y, accumulate)
+                         : lut_tile_rows<Policy, 4, false>(tile, tables, y, accumulate);
   }
 }
 

@@ -85,8 +85,8 @@ void lut_gemm_avx2_build_exact(const float* x, int64_t cols, int64_t group_size,
   for (int q = 0; q < 16; ++q) store_table(source + 4 * q, entries + 16 * q);
 }
 
-void lut_gemm_avx2_exact(const LutTile& tile, const LutTables& tables, float* y) {
-  lut_tile_product<Exact>(tile, tables, y);
+void lut_gemm_avx2_exact(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  lut_tile_product<Exact>(tile, tables, y, accumulate);
 }
 
 }  // namespace lutra

@@ -199,12 +199,12 @@ void lut_gemm_avx2_build_accurate(const float* x, int64_t cols, int64_t group_si
   build<2>(x, cols, group_size, block, tables);
 }
 
-void lut_gemm_avx2_fast(const LutTile& tile, const LutTables& tables, float* y) {
-  lut_tile_product<Integer<1>>(tile, tables, y);
+void lut_gemm_avx2_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  lut_tile_product<Integer<1>>(tile, tables, y, accumulate);
 }
 
-void lut_gemm_avx2_accurate(const LutTile& tile, const LutTables& tables, float* y) {
-  lut_tile_product<Integer<2>>(tile, tables, y);
+void lut_gemm_avx2_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  lut_tile_product<Integer<2>>(tile, tables, y, accumulate);
 }
 
 }  // namespace lutra

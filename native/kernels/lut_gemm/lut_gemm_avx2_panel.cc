@@ -69,8 +69,8 @@ void expand_panel(const LutTile& tile, int64_t first, int64_t last, float* panel
 
 // 16 rows times T tokens.
 template <int T>
-void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, float* y,
-                    int64_t y_stride, bool accumulate) {
+void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, float* y, int64_t y_stride,
+                    bool accumulate) {
   __m256 sums[T][2];
   LUTRA_UNROLL
   for (int t = 0; t < T; ++t) sums[t][0] = sums[t][1] = _mm256_setzero_ps();
@@ -79,7 +79,7 @@ void multiply_block(const float* panel, int64_t depth, int64_t rows, const float
     const __m256 w1 = _mm256_loadu_ps(panel + k * kLutTileRows + 8);
     LUTRA_UNROLL
     for (int t = 0; t < T; ++t) {
-      const __m256 value = _mm256_broadcast_ss(x + t * x_stride + k);
+      const __m256 value = _mm256_broadcast_ss(x + t * kLutPanelCols + k);
       sums[t][0] = _mm256_fmadd_ps(w0, value, sums[t][0]);
       sums[t][1] = _mm256_fmadd_ps(w1, value, sums[t][1]);
     }
@@ -98,9 +98,8 @@ void multiply_block(const float* panel, int64_t depth, int64_t rows, const float
   }
 }
 
-}  // namespace
-
-void lut_gemm_avx2_expand(const LutTile& tile, int64_t first, int64_t last, float* panel) {
+void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* bytes) {
+  float* panel = reinterpret_cast<float*>(bytes);
   switch (tile.bits) {
     case 2:
       return tile.planes ? expand_panel<2, true>(tile, first, last, panel)
@@ -114,14 +113,18 @@ void lut_gemm_avx2_expand(const LutTile& tile, int64_t first, int64_t last, floa
   }
 }
 
-void lut_gemm_avx2_multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
-                                  int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* bytes, const uint8_t* prepared,
+              int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+  const float* panel = reinterpret_cast<const float*>(bytes);
+  const float* x = reinterpret_cast<const float*>(prepared);
+  const int64_t depth = last - first;
+  const int64_t rows = tile.rows;
   // Six tokens of 16 rows fill 12 of the 16 registers.
   for (int64_t row = 0; row < rows; row += 16) {
     const float* w = panel + row;
     int64_t t = 0;
     const auto next = [&](auto block, int64_t count) {
-      block(w, depth, rows - row, x + t * x_stride, x_stride, y + t * y_stride + row, y_stride, accumulate);
+      block(w, depth, rows - row, x + t * kLutPanelCols, y + t * y_stride + row, y_stride, accumulate);
       t += count;
     };
     while (t + 6 <= tokens) next(multiply_block<6>, 6);
@@ -130,5 +133,12 @@ void lut_gemm_avx2_multiply_panel(const float* panel, int64_t depth, int64_t row
     if (t < tokens) next(multiply_block<1>, 1);
   }
 }
+
+}  // namespace
+
+const LutPanelKernels kLutPanelsAvx2 = {
+    LutRounding::kNothing, kLutPanelCols,    kLutPanelBytes, kLutPanelCols + 1,
+    lut_fp32_bytes,        lut_fp32_prepare, expand,         multiply,
+};
 
 }  // namespace lutra

@@ -14,24 +14,21 @@ void build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64
   }
 }
 
-void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
-  if (mode == kLutExact) lut_gemm_avx512_exact(tile, tables, y);
-  if (mode == kLutAccurate) lut_gemm_avx512_accurate(tile, tables, y);
-  if (mode == kLutFast) lut_gemm_avx512_fast(tile, tables, y);
+void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  if (mode == kLutExact) lut_gemm_avx512_exact(tile, tables, y, accumulate);
+  if (mode == kLutAccurate) lut_gemm_avx512_accurate(tile, tables, y, accumulate);
+  if (mode == kLutFast) lut_gemm_avx512_fast(tile, tables, y, accumulate);
+}
+
+const LutPanelKernels* panels(LutMode, int, bool, int64_t tokens) {
+  return tokens > kLutTableTokens ? &kLutPanelsAvx512 : nullptr;
 }
 
 }  // namespace
 
 const LutGemmKernels kLutGemmAvx512 = {
-    "avx512",
-    2,
-    4,
-    {1024, 512, 256},
-    {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
-    build,
-    multiply,
-    lut_gemm_avx512_expand,
-    lut_gemm_avx512_multiply_panel,
+    "avx512", 2,        4,      {1024, 512, 256}, {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
+    build,    multiply, panels,
 };
 
 }  // namespace lutra

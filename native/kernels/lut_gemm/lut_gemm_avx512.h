@@ -18,12 +18,10 @@ namespace lutra {
 void lut_gemm_avx512_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
 void lut_gemm_avx512_build_accurate(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
 void lut_gemm_avx512_build_exact(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
-void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y);
-void lut_gemm_avx512_accurate(const LutTile& tile, const LutTables& tables, float* y);
-void lut_gemm_avx512_exact(const LutTile& tile, const LutTables& tables, float* y);
-void lut_gemm_avx512_expand(const LutTile& tile, int64_t first, int64_t last, float* panel);
-void lut_gemm_avx512_multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
-                                    int64_t tokens, float* y, int64_t y_stride, bool accumulate);
+void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+void lut_gemm_avx512_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+void lut_gemm_avx512_exact(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+extern const LutPanelKernels kLutPanelsAvx512;
 
 // 16 stored values from element i on, as fp32.
 LUTRA_INLINE __m512 lut_load(const void* values, int64_t i, LutFloat type) {
@@ -111,7 +109,7 @@ LUTRA_INLINE void lut_add_group(const LutTile& tile, const LutTables& tables, in
 }
 
 template <class Policy, int B, bool P, int R>
-LUTRA_INLINE void lut_rows(const LutTile& tile, const LutTables& tables, int64_t row, float* y) {
+LUTRA_INLINE void lut_rows(const LutTile& tile, const LutTables& tables, int64_t row, float* y, bool accumulate) {
   __m512 total[R];
   LUTRA_UNROLL
   for (int r = 0; r < R; ++r) total[r] = _mm512_setzero_ps();
@@ -133,35 +131,35 @@ LUTRA_INLINE void lut_rows(const LutTile& tile, const LutTables& tables, int64_t
   LUTRA_UNROLL
   for (int r = 0; r < R; ++r) {
     const int64_t left = tile.rows - row - 16 * r;
-    if (left >= 16) {
-      _mm512_storeu_ps(y + row + 16 * r, total[r]);
-    } else if (left > 0) {
-      _mm512_mask_storeu_ps(y + row + 16 * r, static_cast<__mmask16>((1u << left) - 1), total[r]);
-    }
+    if (left <= 0) continue;
+    const __mmask16 mask = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << left) - 1);
+    float* out = y + row + 16 * r;
+    if (accumulate) total[r] = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), total[r]);
+    _mm512_mask_storeu_ps(out, mask, total[r]);
   }
 }
 
 template <class Policy, int B, bool P>
-static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y) {
+static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   // Planes need B sums a register of rows: two such registers fill what four do for uniform weights.
   constexpr int kWide = P ? 2 : 4;
   int64_t row = 0;
-  for (; row + 16 * kWide <= tile.stored_rows; row += 16 * kWide) lut_rows<Policy, B, P, kWide>(tile, tables, row, y);
-  for (; row < tile.stored_rows; row += 16) lut_rows<Policy, B, P, 1>(tile, tables, row, y);
+  for (; row + 16 * kWide <= tile.stored_rows; row += 16 * kWide) lut_rows<Policy, B, P, kWide>(tile, tables, row, y, accumulate);
+  for (; row < tile.stored_rows; row += 16) lut_rows<Policy, B, P, 1>(tile, tables, row, y, accumulate);
 }
 
 template <class Policy>
-static void lut_tile_product(const LutTile& tile, const LutTables& tables, float* y) {
+static void lut_tile_product(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   switch (tile.bits) {
     case 2:
-      return tile.planes ? lut_tile_rows<Policy, 2, true>(tile, tables, y)
-                         : lut_tile_rows<Policy, 2, false>(tile, tables, y);
+      return tile.planes ? lut_tile_rows<Policy, 2, true>(tile, tables, y, accumulate)
+                         : lut_tile_rows<Policy, 2, false>(tile, tables, y, accumulate);
     case 3:
-      return tile.planes ? lut_tile_rows<Policy, 3, true>(tile, tables, y)
-                         : lut_tile_rows<Policy, 3, false>(tile, tables, y);
+      return tile.planes ? lut_tile_rows<Policy, 3, true>(tile, tables, y, accumulate)
+                         : lut_tile_rows<Policy, 3, false>(tile, tables, y, accumulate);
     default:
-      return tile.planes ? lut_tile_rows<Policy, 4, true>(tile, tables, y)
-                         : lut_tile_rows<Policy, 4, false>(tile, tables, y);
+      return tile.planes ? lut_tile_rows<Policy, 4, true>(tile, tables, y, accumulate)
+                         : lut_tile_rows<Policy, 4, false>(tile, tables, y, accumulate);
   }
 }
 

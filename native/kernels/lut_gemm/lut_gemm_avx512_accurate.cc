@@ -91,8 +91,8 @@ void lut_gemm_avx512_build_accurate(const float* x, int64_t cols, int64_t group_
   }
 }
 
-void lut_gemm_avx512_accurate(const LutTile& tile, const LutTables& tables, float* y) {
-  lut_tile_product<Accurate>(tile, tables, y);
+void lut_gemm_avx512_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  lut_tile_product<Accurate>(tile, tables, y, accumulate);
 }
 
 }  // namespace lutra

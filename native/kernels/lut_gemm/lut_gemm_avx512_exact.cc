@@ -76,8 +76,8 @@ void lut_gemm_avx512_build_exact(const float* x, int64_t cols, int64_t group_siz
   _Pragma("GCC unroll 16") for (int q = 0; q < 16; ++q) _mm512_store_ps(entries + 16 * q, fp[q]);
 }
 
-void lut_gemm_avx512_exact(const LutTile& tile, const LutTables& tables, float* y) {
-  lut_tile_product<Exact>(tile, tables, y);
+void lut_gemm_avx512_exact(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  lut_tile_product<Exact>(tile, tables, y, accumulate);
 }
 
 }  // namespace lutra

@@ -90,8 +90,8 @@ void lut_gemm_avx512_build_fast(const float* x, int64_t cols, int64_t group_size
   }
 }
 
-void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y) {
-  lut_tile_product<Fast>(tile, tables, y);
+void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  lut_tile_product<Fast>(tile, tables, y, accumulate);
 }
 
 }  // namespace lutra

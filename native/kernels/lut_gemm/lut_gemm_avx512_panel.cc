@@ -66,8 +66,8 @@ void expand_panel(const LutTile& tile, int64_t first, int64_t last, float* panel
 
 // V registers of rows times T tokens.
 template <int V, int T>
-void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, float* y,
-                    int64_t y_stride, bool accumulate) {
+void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, float* y, int64_t y_stride,
+                    bool accumulate) {
   __m512 sums[T][V];
   LUTRA_UNROLL
   for (int t = 0; t < T; ++t) {
@@ -80,7 +80,7 @@ void multiply_block(const float* panel, int64_t depth, int64_t rows, const float
     for (int v = 0; v < V; ++v) w[v] = _mm512_loadu_ps(panel + k * kLutTileRows + 16 * v);
     LUTRA_UNROLL
     for (int t = 0; t < T; ++t) {
-      const __m512 value = _mm512_set1_ps(x[t * x_stride + k]);
+      const __m512 value = _mm512_set1_ps(x[t * kLutPanelCols + k]);
       LUTRA_UNROLL
       for (int v = 0; v < V; ++v) sums[t][v] = _mm512_fmadd_ps(w[v], value, sums[t][v]);
     }
@@ -99,20 +99,19 @@ void multiply_block(const float* panel, int64_t depth, int64_t rows, const float
 }
 
 template <int V>
-void multiply_rows(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, int64_t tokens,
-                   float* y, int64_t y_stride, bool accumulate) {
+void multiply_rows(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t tokens, float* y,
+                   int64_t y_stride, bool accumulate) {
   int64_t t = 0;
   for (; t + 8 <= tokens; t += 8)
-    multiply_block<V, 8>(panel, depth, rows, x + t * x_stride, x_stride, y + t * y_stride, y_stride, accumulate);
+    multiply_block<V, 8>(panel, depth, rows, x + t * kLutPanelCols, y + t * y_stride, y_stride, accumulate);
   for (; t + 4 <= tokens; t += 4)
-    multiply_block<V, 4>(panel, depth, rows, x + t * x_stride, x_stride, y + t * y_stride, y_stride, accumulate);
+    multiply_block<V, 4>(panel, depth, rows, x + t * kLutPanelCols, y + t * y_stride, y_stride, accumulate);
   for (; t < tokens; ++t)
-    multiply_block<V, 1>(panel, depth, rows, x + t * x_stride, x_stride, y + t * y_stride, y_stride, accumulate);
+    multiply_block<V, 1>(panel, depth, rows, x + t * kLutPanelCols, y + t * y_stride, y_stride, accumulate);
 }
 
-}  // namespace
-
-void lut_gemm_avx512_expand(const LutTile& tile, int64_t first, int64_t last, float* panel) {
+void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* bytes) {
+  float* panel = reinterpret_cast<float*>(bytes);
   switch (tile.bits) {
     case 2:
       return tile.planes ? expand_panel<2, true>(tile, first, last, panel)
@@ -126,15 +125,26 @@ void lut_gemm_avx512_expand(const LutTile& tile, int64_t first, int64_t last, fl
   }
 }
 
-void lut_gemm_avx512_multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride,
-                                    int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* bytes, const uint8_t* prepared,
+              int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+  const float* panel = reinterpret_cast<const float*>(bytes);
+  const float* x = reinterpret_cast<const float*>(prepared);
+  const int64_t depth = last - first;
+  const int64_t rows = tile.rows;
   for (int64_t row = 0; row < rows; row += 32) {
     if (rows - row > 16) {
-      multiply_rows<2>(panel + row, depth, rows - row, x, x_stride, tokens, y + row, y_stride, accumulate);
+      multiply_rows<2>(panel + row, depth, rows - row, x, tokens, y + row, y_stride, accumulate);
     } else {
-      multiply_rows<1>(panel + row, depth, rows - row, x, x_stride, tokens, y + row, y_stride, accumulate);
+      multiply_rows<1>(panel + row, depth, rows - row, x, tokens, y + row, y_stride, accumulate);
     }
   }
 }
+
+}  // namespace
+
+const LutPanelKernels kLutPanelsAvx512 = {
+    LutRounding::kNothing, kLutPanelCols,    kLutPanelBytes, kLutPanelCols + 1,
+    lut_fp32_bytes,        lut_fp32_prepare, expand,         multiply,
+};
 
 }  // namespace lutra

@@ -174,7 +174,7 @@ void add_group(LutMode mode, const LutTile& tile, const LutTables& tables, int64
   for (int r = 0; r < kRows; ++r) parts[r] += fold_group(tile, group, row + r, totals, r, sum);
 }
 
-void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
+void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   for (int64_t row = 0; row < tile.rows; row += kRows) {
     float total[kRows] = {};
     int64_t group = 0;
@@ -189,11 +189,13 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
       }
       for (int r = 0; r < kRows; ++r) total[r] += parts[r];
     }
-    for (int64_t r = 0; r < lut_min(kRows, tile.rows - row); ++r) y[row + r] = total[r];
+    for (int64_t r = 0; r < lut_min(kRows, tile.rows - row); ++r)
+      y[row + r] = accumulate ? y[row + r] + total[r] : total[r];
   }
 }
 
-void expand(const LutTile& tile, int64_t first, int64_t last, float* panel) {
+void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* bytes) {
+  float* panel = reinterpret_cast<float*>(bytes);
   double weights[kLutPanelCols];
   for (int64_t row = 0; row < tile.stored_rows; ++row) {
     lut_gemm_reference_weights(tile, row, first, last, weights);
@@ -201,15 +203,26 @@ void expand(const LutTile& tile, int64_t first, int64_t last, float* panel) {
   }
 }
 
-void multiply_panel(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, int64_t tokens,
-                    float* y, int64_t y_stride, bool accumulate) {
+void multiply_panel(const LutTile& tile, int64_t first, int64_t last, const uint8_t* bytes, const uint8_t* prepared,
+                    int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+  const float* panel = reinterpret_cast<const float*>(bytes);
+  const float* x = reinterpret_cast<const float*>(prepared);
   for (int64_t t = 0; t < tokens; ++t) {
     float sums[kLutTileRows] = {};
-    for (int64_t k = 0; k < depth; ++k)
-      for (int64_t r = 0; r < rows; ++r) sums[r] += panel[k * kLutTileRows + r] * x[t * x_stride + k];
+    for (int64_t k = 0; k < last - first; ++k)
+      for (int64_t r = 0; r < tile.rows; ++r) sums[r] += panel[k * kLutTileRows + r] * x[t * kLutPanelCols + k];
     float* out = y + t * y_stride;
-    for (int64_t r = 0; r < rows; ++r) out[r] = accumulate ? out[r] + sums[r] : sums[r];
+    for (int64_t r = 0; r < tile.rows; ++r) out[r] = accumulate ? out[r] + sums[r] : sums[r];
   }
+}
+
+constexpr LutPanelKernels kPanels = {
+    LutRounding::kNothing, kLutPanelCols,    kLutPanelBytes, kLutPanelCols + 1,
+    lut_fp32_bytes,        lut_fp32_prepare, expand,         multiply_panel,
+};
+
+const LutPanelKernels* panels(LutMode, int, bool, int64_t tokens) {
+  return tokens > kLutTableTokens ? &kPanels : nullptr;
 }
 
 }  // namespace
@@ -222,8 +235,7 @@ const LutGemmKernels kLutGemmScalar = {
     {LutRounding::kNothing, LutRounding::kActivations, LutRounding::kActivations},
     build,
     multiply,
-    expand,
-    multiply_panel,
+    panels,
 };
 
 }  // namespace lutra

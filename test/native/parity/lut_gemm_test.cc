@@ -176,61 +176,101 @@ LUTRA_TEST(lut_gemm, bits_do_not_depend_on_lanes_alignment_or_batch) {
             CHECK(!std::memcmp(first.data(), again.y_data(), count * sizeof(float)));
           }
         }
-        if (tokens > kLutTableTokens) continue;
+      }
+}
+
+LUTRA_TEST(lut_gemm, batch_invariant_tokens_have_the_bits_they_have_alone) {
+  for (int64_t tokens : {1, 5, 17, 33})
+    for (Mode mode : kModes)
+      for (const LutGemmKernels* set : versions(lut_gemm_kernels)) {
+        LutCase problem;
+        problem.layout = make_layout(200, 352, 96, 3, WeightKind::kUniform, OffsetKind::kZeroCode, Dtype::kF16);
+        problem.tokens = tokens;
+        LutOperands operands(problem);
+        Context single = one_lane();
+        const LutOptions invariant(mode, true);
+        CHECK(lut_gemm_with(*set, single, operands.view(), operands.x(), operands.y(), invariant).ok());
         for (int64_t t = 0; t < tokens; ++t) {
           std::vector<float> alone(static_cast<size_t>(problem.layout.rows));
           const TensorView x = {operands.x_data() + t * 352, Dtype::kF32, 1, {352}};
           const TensorView y = {alone.data(), Dtype::kF32, 1, {problem.layout.rows}};
-          CHECK(lut_gemm_with(*set, single, operands.view(), x, y, mode).ok());
-          CHECK(!std::memcmp(alone.data(), first.data() + t * problem.layout.rows, alone.size() * sizeof(float)));
+          CHECK(lut_gemm_with(*set, single, operands.view(), x, y, invariant).ok());
+          CHECK(!std::memcmp(alone.data(), operands.y_data() + t * problem.layout.rows, alone.size() * sizeof(float)));
         }
       }
+}
+
+// What an accumulating product adds to is what was there, in the last bits of one addition.
+LUTRA_TEST(lut_gemm, multiply_adds_to_what_is_there) {
+  for (const LutGemmKernels* set : versions(lut_gemm_kernels))
+    for (Mode mode : kModes) {
+      const LutCase problem = usual_case();
+      LutOperands operands(problem);
+      Context context = one_lane();
+      const LutTableSpace space(*set, static_cast<LutMode>(mode), problem.layout.cols, problem.tokens);
+      void* scratch = context.scratch(space.bytes());
+      CHECK(build_lut_tables(*set, static_cast<LutMode>(mode), context, problem.layout, operands.x(), space, scratch));
+      for (int64_t t = 0; t < problem.layout.tiles(); ++t) {
+        const LutTile tile = lut_tile(operands.view(), t);
+        float product[64];
+        float sum[64];
+        for (float& value : sum) value = 3.5f;
+        set->multiply(static_cast<LutMode>(mode), tile, space.of(scratch, 1), product, false);
+        set->multiply(static_cast<LutMode>(mode), tile, space.of(scratch, 1), sum, true);
+        for (int64_t r = 0; r < 64; ++r) CHECK(sum[r] == 3.5f + (r < tile.rows ? product[r] : 0.0f));
+      }
+    }
 }
 
 // --- Planted faults: what the parity function is worth. ---
 
 namespace {
 
-void drop_last_group(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
+void drop_last_group(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   LutTile shorter = tile;
   shorter.cols = (tile.cols - 1) / tile.group_size * tile.group_size;
-  best().multiply(mode, shorter, tables, y);
+  best().multiply(mode, shorter, tables, y, accumulate);
 }
 
-void swap_two_rows(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
-  best().multiply(mode, tile, tables, y);
+void swap_two_rows(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+  best().multiply(mode, tile, tables, y, accumulate);
   if (tile.rows > 1) std::swap(y[0], y[1]);
 }
 
-void forget_offset(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
+void forget_offset(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   const std::vector<uint32_t> zeros(static_cast<size_t>(tile.stored_rows * tile.cols));
   LutTile bare = tile;
   bare.offset = LutOffset::kReal;
   bare.offset_type = LutFloat::kF32;
   bare.offsets = zeros.data();
-  best().multiply(mode, bare, tables, y);
+  best().multiply(mode, bare, tables, y, accumulate);
 }
 
-void ignore_ragged_tail(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
+void ignore_ragged_tail(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   LutTile shorter = tile;
   shorter.cols = tile.cols / kLutChunk * kLutChunk;
-  best().multiply(mode, shorter, tables, y);
+  best().multiply(mode, shorter, tables, y, accumulate);
 }
 
-void leave_last_row(LutMode mode, const LutTile& tile, const LutTables& tables, float* y) {
+void leave_last_row(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   LutTile shorter = tile;
   shorter.rows = tile.rows - 1;
-  best().multiply(mode, shorter, tables, y);
+  best().multiply(mode, shorter, tables, y, accumulate);
 }
 
-void drop_a_column(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, int64_t tokens,
-                   float* y, int64_t y_stride, bool accumulate) {
-  best().multiply_panel(panel, depth - 1, rows, x, x_stride, tokens, y, y_stride, accumulate);
+// The panels of nine tokens in fast mode, with one kernel of them swapped for a fault.
+LutPanelKernels panels;
+const LutPanelKernels* faulty_panels(LutMode, int, bool, int64_t) { return &panels; }
+const LutPanelKernels& best_panels() { return *best().panels(kLutFast, 3, false, 9); }
+
+void drop_a_column(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
+                   int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+  best_panels().multiply(tile, first, last - 1, panel, prepared, tokens, y, y_stride, accumulate);
 }
 
-void overwrite(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t x_stride, int64_t tokens,
-               float* y, int64_t y_stride, bool) {
-  best().multiply_panel(panel, depth, rows, x, x_stride, tokens, y, y_stride, false);
+void overwrite(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
+               int64_t tokens, float* y, int64_t y_stride, bool) {
+  best_panels().multiply(tile, first, last, panel, prepared, tokens, y, y_stride, false);
 }
 
 }  // namespace
@@ -255,8 +295,10 @@ LUTRA_TEST(lut_gemm, parity_reports_faults_in_panels) {
   LutOperands operands(problem);
   CHECK(lut_parity(best(), problem, operands, Mode::kFast).empty());
   for (auto fault : {drop_a_column, overwrite}) {
+    panels = best_panels();
+    panels.multiply = fault;
     LutGemmKernels mutant = best();
-    mutant.multiply_panel = fault;
+    mutant.panels = faulty_panels;
     CHECK(!lut_parity(mutant, problem, operands, Mode::kFast).empty());
   }
 }
