@@ -35,7 +35,7 @@ constexpr int64_t kLutSegment = 512;
 // Columns of an fp32 panel: also how many products fp32 sums before it folds. A constant x gives rounding errors of one
 // sign, so the normalised error grows with this number's square: at 128 it can pass the 1e-12 of exact mode.
 constexpr int64_t kLutPanelCols = 64;
-constexpr int64_t kLutTableTokens = 8;  // up to so many tokens, fp32 panels do not pay
+constexpr int64_t kLutTableTokens = 8;     // up to so many tokens, fp32 panels do not pay
 constexpr float kLutSmallest = 0x1p-110f;  // 32767 / kLutSmallest is finite
 
 // One tile of weights as packing/layout.h lays it out.

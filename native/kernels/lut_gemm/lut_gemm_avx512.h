@@ -144,7 +144,8 @@ static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y
   // Planes need B sums a register of rows: two such registers fill what four do for uniform weights.
   constexpr int kWide = P ? 2 : 4;
   int64_t row = 0;
-  for (; row + 16 * kWide <= tile.stored_rows; row += 16 * kWide) lut_rows<Policy, B, P, kWide>(tile, tables, row, y, accumulate);
+  for (; row + 16 * kWide <= tile.stored_rows; row += 16 * kWide)
+    lut_rows<Policy, B, P, kWide>(tile, tables, row, y, accumulate);
   for (; row < tile.stored_rows; row += 16) lut_rows<Policy, B, P, 1>(tile, tables, row, y, accumulate);
 }
 
