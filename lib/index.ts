@@ -27,7 +27,15 @@ export {
   Model,
 } from './inference/index.js';
 export { type Diagnosis, doctor, nativeMemory } from './native/index.js';
-export { dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound, type Mode } from './ops/index.js';
+export {
+  dequantize,
+  type LutGemmOptions,
+  lutGemm,
+  lutGemmAsync,
+  lutGemmErrorBound,
+  type Mode,
+  type ProductOptions,
+} from './ops/index.js';
 export {
   type CalibrationJob,
   type LayerResult,

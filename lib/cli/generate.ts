@@ -22,6 +22,7 @@ interface GenerateOptions extends CommonOptions {
   repetitionPenalty?: number;
   seed?: number;
   mode: Mode;
+  batchInvariant?: boolean;
   threads: number;
 }
 
@@ -43,6 +44,7 @@ export function registerGenerate(program: Command): void {
     .option('--repetition-penalty <r>', 'above 1 discourages tokens already seen (default: 1)', realNumber(0))
     .option('--seed <n>', 'seed of the sampler (default: random)', wholeNumber(0))
     .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']).default('accurate'))
+    .option('--batch-invariant', 'the same bits for a token alone or computed with others')
     .addOption(threadsOption())
     .action((modelDir: string, options: GenerateOptions) =>
       runCommand(
@@ -55,8 +57,8 @@ export function registerGenerate(program: Command): void {
 }
 
 async function run(modelDir: string, options: GenerateOptions, { signal, json }: Invocation): Promise<Generation> {
-  const { mode, threads, prompt, json: _json, verbose: _verbose, ...sampling } = options;
-  const model = await loadModel(modelDir, { mode, threads, signal });
+  const { mode, batchInvariant, threads, prompt, json: _json, verbose: _verbose, ...sampling } = options;
+  const model = await loadModel(modelDir, { mode, batchInvariant, threads, signal });
   try {
     const result: Generation = { text: '', tokens: 0, finishReason: 'length' };
     const pieces = model.generate(prompt, { ...sampling, signal });

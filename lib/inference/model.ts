@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { lutraError } from '../errors.js';
 import { readCheckpoint } from '../formats/index.js';
 import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
-import { checkMode, checkThreads, type Mode, type Weight } from '../ops/index.js';
+import { checkBatchInvariant, checkMode, checkThreads, type Mode, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer/index.js';
 import { type GeneratedToken, type GenerationOptions, generate } from './generation.js';
@@ -16,6 +16,11 @@ export interface LoadOptions {
   device?: 'cpu' | 'auto' | 'cuda' | undefined;
   /** Accuracy of products with packed weights; 'accurate' by default. */
   mode?: Mode | undefined;
+  /**
+   * The same bits for a token whether it is computed alone or together with any number of others: a prompt computed at
+   * once and token by token gives identical logits. Slower for many tokens. Default false.
+   */
+  batchInvariant?: boolean | undefined;
   /** Lanes to use at most; 0, the default, uses the whole pool. */
   threads?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -29,6 +34,7 @@ interface ModelParts {
   readonly bitsPerWeight: number | null;
   readonly bitsPerParameter: number;
   readonly mode: Mode;
+  readonly batchInvariant: boolean;
   readonly threads: number;
 }
 
@@ -43,6 +49,8 @@ export class Model implements SessionModel {
   /** 8 · bytes of all tensors / all parameters. */
   readonly bitsPerParameter: number;
   readonly mode: Mode;
+  /** Whether a token's logits do not depend on the tokens computed with it. */
+  readonly batchInvariant: boolean;
   readonly threads: number;
   readonly device = 'cpu';
   readonly #weights: Map<string, Weight>;
@@ -55,6 +63,7 @@ export class Model implements SessionModel {
     this.bitsPerWeight = parts.bitsPerWeight;
     this.bitsPerParameter = parts.bitsPerParameter;
     this.mode = parts.mode;
+    this.batchInvariant = parts.batchInvariant;
     this.threads = parts.threads;
     this.#weights = parts.weights;
   }
@@ -130,9 +139,10 @@ export class Model implements SessionModel {
  *   `LUTRA_E_DEVICE` for 'cuda'; `LUTRA_E_OPTION` for an unknown device or mode, or unusable threads; format errors of `readCheckpoint`; `signal.reason`
  */
 export async function loadModel(dir: string, options: LoadOptions = {}): Promise<Model> {
-  const { mode = 'accurate', threads = 0, signal } = options;
+  const { mode = 'accurate', batchInvariant = false, threads = 0, signal } = options;
   checkDevice(options.device ?? 'auto');
   checkMode(mode, 'loadModel.mode');
+  checkBatchInvariant(batchInvariant, 'loadModel.batchInvariant');
   checkThreads(threads, 'loadModel.threads');
   signal?.throwIfAborted();
   await using checkpoint = await readCheckpoint(dir);
@@ -144,7 +154,8 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   const eosIds = new Set([...config.eosIds, ...tokenizer.eosIds, ...(await generationEosIds(dir))]);
   const weights = await loadWeights(checkpoint, graph, signal);
   const { bitsPerWeight, bitsPerParameter } = checkpoint;
-  return new Model({ graph, weights, tokenizer, eosIds, bitsPerWeight, bitsPerParameter, mode, threads });
+  const accuracy = { mode, batchInvariant };
+  return new Model({ graph, weights, tokenizer, eosIds, bitsPerWeight, bitsPerParameter, ...accuracy, threads });
 }
 
 function checkDevice(device: string): void {

@@ -10,7 +10,7 @@ import {
   recordHead,
   ropeTable,
 } from '../models/index.js';
-import { checkMode, type Mode, Program, type Weight } from '../ops/index.js';
+import { checkMode, type Mode, type ProductOptions, Program, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 
 /** Tokens computed together: long enough for matrix products, short enough for small buffers. */
@@ -21,6 +21,7 @@ export interface SessionModel {
   readonly graph: ModelGraph;
   readonly weights: ReadonlyMap<string, Weight>;
   readonly mode: Mode;
+  readonly batchInvariant: boolean;
   readonly threads: number;
 }
 
@@ -55,7 +56,7 @@ function disposeStep({ program, ids, logits }: Step): void {
 export class Session {
   readonly #model: SessionModel;
   readonly #options: SessionOptions;
-  readonly #mode: Mode;
+  readonly #products: ProductOptions;
   readonly #caches: readonly BlockCache[];
   readonly #cosSin: Tensor;
   readonly #ids: Tensor;
@@ -72,7 +73,8 @@ export class Session {
     const { capacity, chunk } = options;
     this.#model = model;
     this.#options = options;
-    this.#mode = checkMode(options.mode ?? model.mode, 'session.mode');
+    const mode = checkMode(options.mode ?? model.mode, 'session.mode');
+    this.#products = { mode, batchInvariant: model.batchInvariant };
     this.#caches = model.graph.blocks.map(() => createBlockCache(config, capacity));
     this.#cosSin = ropeTable(config, capacity);
     this.#ids = Tensor.zeros('i32', [chunk]);
@@ -157,16 +159,16 @@ export class Session {
     const ids = this.#ids.rows(0, n);
     const hidden = this.#hidden.rows(0, n);
     const scratch = new BlockScratch(config, n, this.#scratch);
-    const mode = this.#mode;
+    const products = this.#products;
     recordEmbedding(program, denseWeight(weights, graph.embedding), ids, hidden);
     graph.blocks.forEach((block, index) => {
-      const step = { hidden, scratch, cache: this.#caches[index]!, cosSin: this.#cosSin, mode };
+      const step = { hidden, scratch, cache: this.#caches[index]!, cosSin: this.#cosSin, products };
       recordBlock(program, config, block, weights, step);
     });
     const first = this.#options.logits === 'all' ? 0 : n - 1;
     const logits = this.#logits.rows(0, n - first);
     const head = { norm: denseWeight(weights, graph.finalNorm), lmHead: weights.get(graph.lmHead)! };
-    const rows = { hidden: hidden.rows(first, n), normed: scratch.normed.rows(first, n), logits, mode };
+    const rows = { hidden: hidden.rows(first, n), normed: scratch.normed.rows(first, n), logits, products };
     recordHead(program, config, head, rows);
     // The program keeps the memory of what it was given.
     scratch.dispose();

@@ -1,5 +1,5 @@
 import { lutraError } from '../errors.js';
-import type { Mode, Program, Weight } from '../ops/index.js';
+import type { ProductOptions, Program, Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import type { LlamaConfig } from './config.js';
 import type { BlockGraph, LinearNode } from './graph.js';
@@ -21,7 +21,8 @@ export interface BlockStep {
   readonly cache: BlockCache;
   /** f32 [positions, headDim] of `ropeTable`. */
   readonly cosSin: Tensor;
-  readonly mode: Mode;
+  /** Of the block's linear layers. */
+  readonly products: ProductOptions;
   readonly tap?: Tap | undefined;
 }
 
@@ -94,14 +95,14 @@ function recordAttention(
   const [qProj, kProj, vProj, oProj] = block.linears as [LinearNode, LinearNode, LinearNode, LinearNode];
   program.rmsNorm(hidden, denseWeight(weights, block.attentionNorm), config.normEpsilon, normed);
   step.tap?.(qProj.input, normed, program);
-  recordLinear(program, qProj, weights, normed, q, step.mode);
-  recordLinear(program, kProj, weights, normed, k, step.mode);
-  recordLinear(program, vProj, weights, normed, v, step.mode);
+  recordLinear(program, qProj, weights, normed, q, step.products);
+  recordLinear(program, kProj, weights, normed, k, step.products);
+  recordLinear(program, vProj, weights, normed, v, step.products);
   program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
   program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
   program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
   step.tap?.(oProj.input, attended, program);
-  recordLinear(program, oProj, weights, attended, normed, step.mode);
+  recordLinear(program, oProj, weights, attended, normed, step.products);
   program.add(normed, hidden);
 }
 
@@ -116,11 +117,11 @@ function recordFeedForward(
   const [gateProj, upProj, downProj] = block.linears.slice(4) as [LinearNode, LinearNode, LinearNode];
   program.rmsNorm(step.hidden, denseWeight(weights, block.feedForwardNorm), config.normEpsilon, normed);
   step.tap?.(gateProj.input, normed, program);
-  recordLinear(program, gateProj, weights, normed, gate, step.mode);
-  recordLinear(program, upProj, weights, normed, up, step.mode);
+  recordLinear(program, gateProj, weights, normed, gate, step.products);
+  recordLinear(program, upProj, weights, normed, up, step.products);
   program.swiglu(gate, up, gate);
   step.tap?.(downProj.input, gate, program);
-  recordLinear(program, downProj, weights, gate, normed, step.mode);
+  recordLinear(program, downProj, weights, gate, normed, step.products);
   program.add(normed, step.hidden);
 }
 
@@ -129,10 +130,10 @@ export function recordHead(
   program: Program,
   config: LlamaConfig,
   head: { norm: Tensor; lmHead: Weight },
-  step: { hidden: Tensor; normed: Tensor; logits: Tensor; mode: Mode },
+  step: { hidden: Tensor; normed: Tensor; logits: Tensor; products: ProductOptions },
 ): void {
   program.rmsNorm(step.hidden, head.norm, config.normEpsilon, step.normed);
-  program.linear(head.lmHead, step.normed, step.logits, step.mode);
+  program.linear(head.lmHead, step.normed, step.logits, step.products);
 }
 
 function recordLinear(
@@ -141,9 +142,9 @@ function recordLinear(
   weights: ReadonlyMap<string, Weight>,
   x: Tensor,
   y: Tensor,
-  mode: Mode,
+  products: ProductOptions,
 ): void {
-  program.linear(weightOf(weights, node.name), x, y, mode);
+  program.linear(weightOf(weights, node.name), x, y, products);
   if (node.bias) program.addBias(y, denseWeight(weights, node.bias));
 }
 

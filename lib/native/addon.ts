@@ -105,12 +105,20 @@ export interface Addon {
   };
   Program: { new (): NativeProgram };
   Cancel: { new (): NativeCancel };
-  lutGemm(packed: NativePacked, x: NativeTensor, y: NativeTensor, mode: number, threads: number): void;
+  lutGemm(
+    packed: NativePacked,
+    x: NativeTensor,
+    y: NativeTensor,
+    mode: number,
+    batchInvariant: boolean,
+    threads: number,
+  ): void;
   lutGemmAsync(
     packed: NativePacked,
     x: NativeTensor,
     y: NativeTensor,
     mode: number,
+    batchInvariant: boolean,
     threads: number,
     cancel: NativeCancel | null,
   ): Promise<void>;

@@ -1,10 +1,12 @@
 export { dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound } from './lut-gemm.js';
 export {
   type AttentionOptions,
+  checkBatchInvariant,
   checkMode,
   checkThreads,
   type Mode,
   maxThreads,
+  type ProductOptions,
   Program,
   type RunOptions,
   type Weight,

@@ -1,11 +1,9 @@
 import { lutraError } from '../errors.js';
 import { addon, cancellable, fromNative, modeIds } from '../native/index.js';
 import { QuantizedTensor, Tensor } from '../tensor/index.js';
-import { checkMode, checkThreads, type Mode, Program } from './program.js';
+import { checkBatchInvariant, checkMode, checkThreads, type ProductOptions, Program } from './program.js';
 
-export interface LutGemmOptions {
-  /** Bound on the error: 'exact' (NMSE 1e-12), 'accurate' (1e-7, default) or 'fast' (2e-4). */
-  mode?: Mode | undefined;
+export interface LutGemmOptions extends ProductOptions {
   /** f32 [tokens, outFeatures] that receives the result; a new tensor by default. */
   out?: Tensor | undefined;
   /** Lanes to use at most; the whole pool by default. Never changes the result's bits. */
@@ -21,13 +19,14 @@ export interface LutGemmOptions {
  * @throws `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_OPTION`, `LUTRA_E_DISPOSED`
  */
 export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions = {}): Tensor {
-  const { mode = 'accurate', out, threads = 0 } = options;
+  const { mode = 'accurate', batchInvariant = false, out, threads = 0 } = options;
   const id = modeIds[checkMode(mode, 'lutGemm.mode')];
+  checkBatchInvariant(batchInvariant, 'lutGemm.batchInvariant');
   checkThreads(threads, 'lutGemm.threads');
   checkKinds(x, q, out);
   const y = out ?? Tensor.zeros('f32', resultShape(x, q));
   try {
-    addon().lutGemm(q.native, x.native, y.native, id, threads);
+    addon().lutGemm(q.native, x.native, y.native, id, batchInvariant, threads);
     return y;
   } catch (error) {
     if (!out) y.dispose();
@@ -41,8 +40,9 @@ export async function lutGemmAsync(
   q: QuantizedTensor,
   options: LutGemmOptions & { signal?: AbortSignal | undefined } = {},
 ): Promise<Tensor> {
-  const { mode = 'accurate', out, threads = 0, signal } = options;
+  const { mode = 'accurate', batchInvariant = false, out, threads = 0, signal } = options;
   const id = modeIds[checkMode(mode, 'lutGemmAsync.mode')];
+  checkBatchInvariant(batchInvariant, 'lutGemmAsync.batchInvariant');
   checkThreads(threads, 'lutGemmAsync.threads');
   checkKinds(x, q, out);
   if (out?.borrowed)
@@ -56,7 +56,7 @@ export async function lutGemmAsync(
   try {
     await cancellable(
       signal,
-      (cancel) => addon().lutGemmAsync(q.native, input.native, y.native, id, threads, cancel),
+      (cancel) => addon().lutGemmAsync(q.native, input.native, y.native, id, batchInvariant, threads, cancel),
       'lutGemm',
     );
     return y;
@@ -69,15 +69,15 @@ export async function lutGemmAsync(
 }
 
 /**
- * The worst case of `lutGemm` for this input and mode on this machine: bound[t,m] >= |y - exact y|.
+ * The worst case of `lutGemm` for this input and these options on this machine: bound[t,m] >= |y - exact y|.
  * Same shapes and errors as `lutGemm`.
  */
-export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, mode: Mode = 'accurate'): Tensor {
+export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, options: ProductOptions = {}): Tensor {
   checkKinds(x, q);
   const bound = Tensor.zeros('f32', resultShape(x, q));
   const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
   try {
-    using program = new Program().lutGemmErrorBound(q, input, bound, mode);
+    using program = new Program().lutGemmErrorBound(q, input, bound, options);
     program.run();
     return bound;
   } catch (error) {

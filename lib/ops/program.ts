@@ -25,6 +25,25 @@ export function checkMode(mode: Mode, where: string): Mode {
   });
 }
 
+/** What products with weights promise. */
+export interface ProductOptions {
+  /** Accuracy of packed weights: 'exact' (NMSE 1e-12), 'accurate' (1e-7, default) or 'fast' (2e-4). */
+  mode?: Mode | undefined;
+  /** The same bits for a token alone or among any number of others; slower for many. Default false. */
+  batchInvariant?: boolean | undefined;
+}
+
+/** @throws `LUTRA_E_OPTION` for anything but true or false. @param where the argument, for the error */
+export function checkBatchInvariant(batchInvariant: boolean, where: string): boolean {
+  if (typeof batchInvariant === 'boolean') return batchInvariant;
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'neither true nor false',
+    where,
+    found: String(batchInvariant),
+    expected: 'true or false',
+  });
+}
+
 /** Lanes that a pool has at most. */
 export const maxThreads = 1024;
 
@@ -69,16 +88,15 @@ export class Program {
     return this.#native.length();
   }
 
-  /** y[n,m] = x[n,k] · Wᵀ, with packed weights by look-up table in `mode`, else in fp32. */
-  linear(weight: Weight, x: Tensor, y: Tensor, mode: Mode = 'accurate'): this {
-    const id = modeIds[checkMode(mode, 'linear.mode')];
-    if ('layout' in weight) return this.#add('lutGemm', [x, y], [id], weight);
-    return this.#add('linear', [x, weight, y]);
+  /** y[n,m] = x[n,k] · Wᵀ, with packed weights by look-up table, else in fp32. */
+  linear(weight: Weight, x: Tensor, y: Tensor, options: ProductOptions = {}): this {
+    const [mode, batchInvariant] = productNumbers(options, 'linear');
+    if ('layout' in weight) return this.#add('lutGemm', [x, y], [mode, batchInvariant], weight);
+    return this.#add('linear', [x, weight, y], [batchInvariant]);
   }
-  /** bound[n,m] >= |y - exact y| of the product of packed weights with x in `mode`. */
-  lutGemmErrorBound(weight: QuantizedTensor, x: Tensor, bound: Tensor, mode: Mode): this {
-    const id = modeIds[checkMode(mode, 'lutGemmErrorBound.mode')];
-    return this.#add('lutGemmErrorBound', [x, bound], [id], weight);
+  /** bound[n,m] >= |y - exact y| of the product of packed weights with x. */
+  lutGemmErrorBound(weight: QuantizedTensor, x: Tensor, bound: Tensor, options: ProductOptions = {}): this {
+    return this.#add('lutGemmErrorBound', [x, bound], productNumbers(options, 'lutGemmErrorBound'), weight);
   }
   /** w[m,k] f32 from packed weights. */
   dequantize(weight: QuantizedTensor, w: Tensor): this {
@@ -192,6 +210,11 @@ export class Program {
     );
     return this;
   }
+}
+
+function productNumbers({ mode = 'accurate', batchInvariant = false }: ProductOptions, where: string) {
+  const id = modeIds[checkMode(mode, `${where}.mode`)];
+  return [id, Number(checkBatchInvariant(batchInvariant, `${where}.batchInvariant`))] as const;
 }
 
 function layoutNumbers(layout: QuantizedLayout): number[] {

@@ -68,7 +68,7 @@ export class BlockRunner {
       scratch: this.#scratch,
       cache: this.#cache,
       cosSin: this.#cosSin,
-      mode: 'exact',
+      products: { mode: 'exact' },
       tap: pass.tap,
     });
     for (let window = 0; window < this.windows; window++) {

@@ -17,29 +17,34 @@ namespace {
 
 constexpr int64_t kMaxThreads = 4096;
 
-// lutGemm(packed, x, y, mode, threads): the short way for a decode step, x and y may be borrowed.
+LutOptions lut_options(const Napi::Value& mode, const Napi::Value& batch_invariant) {
+  return {static_cast<Mode>(whole_number(mode, "lutGemm.mode", 0, 2)), flag(batch_invariant, "lutGemm.batchInvariant")};
+}
+
+// lutGemm(packed, x, y, mode, batchInvariant, threads): the short way for a decode step, x and y may be borrowed.
 void lut_gemm_now(const Napi::CallbackInfo& info) {
   const auto& owned = PackedObject::from(info[0], "lutGemm").owned("lutGemm");
   const TensorView x = TensorObject::from(info[1], "lutGemm.x").view("lutGemm.x");
   const TensorView y = TensorObject::from(info[2], "lutGemm.out").view("lutGemm.out");
-  const Mode mode = static_cast<Mode>(whole_number(info[3], "lutGemm.mode", 0, 2));
-  const int threads = static_cast<int>(whole_number(info[4], "lutGemm.threads", 0, kMaxThreads));
+  const LutOptions options = lut_options(info[3], info[4]);
+  const int threads = static_cast<int>(whole_number(info[5], "lutGemm.threads", 0, kMaxThreads));
   Context& context = Environment::of(info.Env()).context(threads);
-  throw_unless_ok(info.Env(), lut_gemm(context, owned->view, x, y, mode), "lutGemm");
+  throw_unless_ok(info.Env(), lut_gemm(context, owned->view, x, y, options), "lutGemm");
 }
 
+// As lutGemm, with a cancel token or null behind.
 Napi::Value lut_gemm_async(const Napi::CallbackInfo& info) {
   const auto owned = PackedObject::from(info[0], "lutGemm").owned("lutGemm");
   TensorObject& x = TensorObject::from(info[1], "lutGemm.x");
   TensorObject& y = TensorObject::from(info[2], "lutGemm.out");
-  const Mode mode = static_cast<Mode>(whole_number(info[3], "lutGemm.mode", 0, 2));
+  const LutOptions options = lut_options(info[3], info[4]);
   Job job;
   job.name = "lutGemm";
-  job.threads = static_cast<int>(whole_number(info[4], "lutGemm.threads", 0, kMaxThreads));
-  job.cancel = cancel_token(info[5]);
-  job.work = [owned, mode, x = x.view("lutGemm.x"), y = y.view("lutGemm.out"), keep_x = x.share("lutGemm.x"),
+  job.threads = static_cast<int>(whole_number(info[5], "lutGemm.threads", 0, kMaxThreads));
+  job.cancel = cancel_token(info[6]);
+  job.work = [owned, options, x = x.view("lutGemm.x"), y = y.view("lutGemm.out"), keep_x = x.share("lutGemm.x"),
               keep_y = y.share("lutGemm.out")](Context& context, std::vector<double>&) {
-    return lut_gemm(context, owned->view, x, y, mode);
+    return lut_gemm(context, owned->view, x, y, options);
   };
   return Environment::of(info.Env()).submit(info.Env(), std::move(job));
 }

@@ -15,6 +15,11 @@ void require_tag(const Napi::Value& value, const napi_type_tag& tag, const char*
     throw bad_argument(value.Env(), "LUTRA_E_OPTION", what, where);
 }
 
+bool flag(const Napi::Value& value, const char* name) {
+  if (!value.IsBoolean()) throw bad_argument(value.Env(), "LUTRA_E_OPTION", "true or false is needed", name);
+  return value.As<Napi::Boolean>().Value();
+}
+
 int64_t whole_number(const Napi::Value& value, const char* name, int64_t low, int64_t high) {
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
   const bool fits = number >= static_cast<double>(low) && number <= static_cast<double>(high);

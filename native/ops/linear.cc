@@ -8,7 +8,8 @@
 
 namespace lutra {
 
-Status linear(Context& context, const TensorView& x, const TensorView& weight, const TensorView& y) {
+Status linear(Context& context, const TensorView& x, const TensorView& weight, const TensorView& y,
+              bool batch_invariant) {
   LUTRA_TRY(require_rank(x, 2, "linear: x must have 2 dimensions"));
   LUTRA_TRY(require_rank(weight, 2, "linear: weight must have 2 dimensions"));
   LUTRA_TRY(require_rank(y, 2, "linear: y must have 2 dimensions"));
@@ -22,7 +23,8 @@ Status linear(Context& context, const TensorView& x, const TensorView& weight, c
   LUTRA_TRY(require_apart(y, weight, "linear: y may not overlap weight"));
   const int64_t k = x.shape[1];
   const RightOperand right{.data = weight.data, .dtype = weight.dtype, .stride = k};
-  return product(context, x.shape[0], weight.shape[0], k, x.as<float>(), k, right, y.as<float>(), y.shape[1]);
+  return product(context, x.shape[0], weight.shape[0], k, x.as<float>(), k, right, y.as<float>(), y.shape[1],
+                 batch_invariant);
 }
 
 Status add_bias(Context& context, const TensorView& y, const TensorView& bias) {

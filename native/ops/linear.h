@@ -8,8 +8,10 @@
 namespace lutra {
 
 // y[n,m] = x[n,k] * W[m,k]^T. x and y are f32; W is f32, f16 or bf16 and is read in place.
-// fp32 accumulation in an order that depends on the shape and the instruction set alone.
-Status linear(Context& context, const TensorView& x, const TensorView& weight, const TensorView& y);
+// fp32 accumulation in an order that depends on the shape and the instruction set alone, and with `batch_invariant` not
+// on n: a row has the same bits whichever rows are computed with it.
+Status linear(Context& context, const TensorView& x, const TensorView& weight, const TensorView& y,
+              bool batch_invariant = false);
 
 // y[n,m] += bias[m], both f32.
 Status add_bias(Context& context, const TensorView& y, const TensorView& bias);

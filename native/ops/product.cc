@@ -17,6 +17,7 @@ namespace {
 constexpr int64_t kBlockK = 256;           // a panel of B of this depth stays in L1
 constexpr int64_t kChunkRows = 768;        // rows of A packed at a time: a multiple of every tile
 constexpr int64_t kFewRows = 16;           // up to here the rows of B are read in place
+constexpr int64_t kInvariantRows = 256;    // the same, where a row's bits may not depend on how many there are
 constexpr int64_t kPartBytes = 256 << 10;  // of B, in a part of the product with few rows
 
 const float* offset(const RightOperand& b, int64_t row, int64_t kk) {
@@ -132,13 +133,19 @@ class BlockedProduct {
 }  // namespace
 
 Status product(Context& context, int64_t n, int64_t m, int64_t k, const float* a, int64_t a_stride,
-               const RightOperand& b, float* c, int64_t c_stride) {
+               const RightOperand& b, float* c, int64_t c_stride, bool batch_invariant) {
   if (n == 0 || m == 0) return ok_status();
   if (k == 0) {
     for (int64_t t = 0; t < n; ++t) std::memset(c + t * c_stride, 0, static_cast<size_t>(m) * sizeof(float));
     return ok_status();
   }
-  if (n <= kFewRows && !b.k_major) return product_of_few(context, n, m, k, a, a_stride, b, c, c_stride);
+  const int64_t few = batch_invariant ? kInvariantRows : n <= kFewRows ? n : 0;
+  if (few > 0 && !b.k_major) {
+    for (int64_t row = 0; row < n; row += few)
+      LUTRA_TRY(product_of_few(context, std::min(few, n - row), m, k, a + row * a_stride, a_stride, b,
+                               c + row * c_stride, c_stride));
+    return ok_status();
+  }
   BlockedProduct blocked(b, m, k);
   for (int64_t row = 0; row < n; row += kChunkRows)
     LUTRA_TRY(blocked.run(context, std::min(kChunkRows, n - row), a + row * a_stride, a_stride, c + row * c_stride,

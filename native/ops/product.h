@@ -17,8 +17,9 @@ struct RightOperand {
 };
 
 // c[n,m] = a[n,k] b^T. Every element is summed in fp32 over blocks of 256 ascending k where the product is blocked,
-// in vector lanes where n is small: the order depends on n, k and the instruction set, never on lanes.
+// in vector lanes where n is small: the order depends on n, k and the instruction set, never on lanes. With
+// `batch_invariant` it does not depend on n either (B may not be k_major then).
 Status product(Context& context, int64_t n, int64_t m, int64_t k, const float* a, int64_t a_stride,
-               const RightOperand& b, float* c, int64_t c_stride);
+               const RightOperand& b, float* c, int64_t c_stride, bool batch_invariant = false);
 
 }  // namespace lutra

@@ -10,7 +10,8 @@ namespace lutra {
 namespace {
 
 int64_t whole(const Step& step, int index) { return static_cast<int64_t>(step.parameters[index]); }
-Mode mode_of(const Step& step) { return narrowed<Mode>(whole(step, 0)); }
+// Parameters 0 and 1: mode, whether it is batch-invariant.
+LutOptions lut_options(const Step& step) { return {narrowed<Mode>(whole(step, 0)), whole(step, 1) != 0}; }
 
 // Parameters 0-5: rows, cols, bits, groupSize, weight kind, offset kind.
 PackedLayout layout_of(const Step& step) {
@@ -34,11 +35,11 @@ using S = Step;
 using P = StepScalars;
 
 const OpRow kTable[] = {
-    {"lutGemm", 2, 1, true,
-     [](C& c, const S& s, const P&) { return lut_gemm(c, s.packed, s.tensors[0], s.tensors[1], mode_of(s)); }},
-    {"lutGemmErrorBound", 2, 1, true,
+    {"lutGemm", 2, 2, true,
+     [](C& c, const S& s, const P&) { return lut_gemm(c, s.packed, s.tensors[0], s.tensors[1], lut_options(s)); }},
+    {"lutGemmErrorBound", 2, 2, true,
      [](C& c, const S& s, const P&) {
-       return lut_gemm_error_bound(c, s.packed, s.tensors[0], s.tensors[1], mode_of(s));
+       return lut_gemm_error_bound(c, s.packed, s.tensors[0], s.tensors[1], lut_options(s));
      }},
     {"packCodes", 2, 6, false,
      [](C& c, const S& s, const P&) { return pack_codes(c, layout_of(s), s.tensors[0], s.tensors[1]); }},
@@ -53,8 +54,8 @@ const OpRow kTable[] = {
        return unpack_group_values(c, layout_of(s), narrowed<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
      }},
     {"dequantize", 1, 0, true, [](C& c, const S& s, const P&) { return dequantize(c, s.packed, s.tensors[0]); }},
-    {"linear", 3, 0, false,
-     [](C& c, const S& s, const P&) { return linear(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
+    {"linear", 3, 1, false,
+     [](C& c, const S& s, const P&) { return linear(c, s.tensors[0], s.tensors[1], s.tensors[2], whole(s, 0) != 0); }},
     {"addBias", 2, 0, false, [](C& c, const S& s, const P&) { return add_bias(c, s.tensors[0], s.tensors[1]); }},
     {"accumulateGram", 2, 0, false,
      [](C& c, const S& s, const P&) { return accumulate_gram(c, s.tensors[0], s.tensors[1]); }},

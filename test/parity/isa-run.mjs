@@ -16,7 +16,7 @@ const products = cases.map(({ layout, codes, scales, offsets, x }) => {
   const input = Tensor.copyOf(Float32Array.from(x), [x.length / layout.cols, layout.cols]);
   const results = modes.map((mode) => [
     mode,
-    { y: [...lutGemm(input, packed, { mode }).read()], bound: [...lutGemmErrorBound(input, packed, mode).read()] },
+    { y: [...lutGemm(input, packed, { mode }).read()], bound: [...lutGemmErrorBound(input, packed, { mode }).read()] },
   ]);
   return Object.fromEntries(results);
 });

@@ -1,6 +1,8 @@
+import { rm } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { Random } from '../../../lib/calibration/index.js';
 import { loadModel, type Model } from '../../../lib/inference/index.js';
+import { quantizeModel } from '../../../lib/pipeline/index.js';
 import { LlamaOracle } from '../../oracle/llama-oracle.js';
 import { readOracleModel } from '../../oracle/read-weights.js';
 import { describeWithShared, sharedModel, sharedModels } from '../../shared-material.js';
@@ -158,3 +160,45 @@ describe('a sequence computed in parts', () => {
     });
   });
 });
+
+describe('batchInvariant', () => {
+  it.each([
+    'plain multi-head attention',
+    'a sliding window',
+    'biases in attention',
+    'odd sizes',
+    'half-precision weights',
+  ])('gives the same logits at once, in parts and token by token: %s', async (feature) => {
+    const { config, ...options } = features[feature]!;
+    const wide = feature === 'odd sizes' ? {} : { hidden_size: 96, intermediate_size: 160, num_key_value_heads: 2 };
+    await withTinyModel({ ...options, config: { ...config, ...wide } }, async (dir) => {
+      await withQuantized(dir, async (quantized) => {
+        for (const directory of [dir, quantized])
+          for (const mode of ['exact', 'accurate', 'fast'] as const) {
+            using model = await loadModel(directory, { mode, batchInvariant: true });
+            expect(model.batchInvariant).toBe(true);
+            const ids = randomIds(41, model.config.vocabularySize);
+            const whole = await logitsOf(model, ids);
+            for (const chunk of [1, 7, 20]) {
+              using session = model.session({ capacity: 41, chunk, logits: 'all' });
+              const parts: number[] = [];
+              for (let begin = 0; begin < ids.length; begin += chunk)
+                parts.push(...(await session.append(ids.slice(begin, begin + chunk))).read());
+              expect(Float32Array.from(parts)).toEqual(whole);
+            }
+          }
+      });
+    });
+  });
+});
+
+/** The same model, quantized, for as long as `body` runs. */
+async function withQuantized(dir: string, body: (quantized: string) => Promise<void>): Promise<void> {
+  const out = `${dir}-quantized`;
+  await quantizeModel({ model: dir, out, recipe: { method: 'rtn', bits: 3, groupSize: 16 } });
+  try {
+    await body(out);
+  } finally {
+    await rm(out, { recursive: true });
+  }
+}

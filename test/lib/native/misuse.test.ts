@@ -55,7 +55,7 @@ describe('the addon, misused', () => {
     for (const mode of [-1, 3, 7, 255, 256, 2 ** 32, 2 ** 53]) {
       for (const op of [opIds.lutGemm, opIds.lutGemmErrorBound]) {
         const program = new Program();
-        program.add(op, [f32(2, 64), f32(2, 16)], packed(), [mode]);
+        program.add(op, [f32(2, 64), f32(2, 16)], packed(), [mode, 0]);
         expect(() => program.run(0, 0), `mode ${mode}`).toThrow(option);
       }
     }
@@ -63,7 +63,7 @@ describe('the addon, misused', () => {
     for (const kind of [-1, 2, 3, 256]) expect(() => packed(4, kind), `kind ${kind}`).toThrow(option);
     for (const offsets of [-1, 3, 256]) expect(() => packed(4, 0, offsets), `offsets ${offsets}`).toThrow(option);
     const program = new Program();
-    program.add(opIds.lutGemm, [f32(2, 64), f32(2, 16)], packed(), [modeIds.fast]);
+    program.add(opIds.lutGemm, [f32(2, 64), f32(2, 16)], packed(), [modeIds.fast, 0]);
     program.run(0, 0);
   });
 
@@ -81,6 +81,6 @@ describe('the addon, misused', () => {
 
   it('refuses whole numbers that no integer holds', () => {
     for (const threads of [1e300, -1e300, Number.POSITIVE_INFINITY, Number.NaN, 0.5])
-      expect(() => addon().lutGemm(packed(), f32(1, 64), f32(1, 16), 0, threads)).toThrow(option);
+      expect(() => addon().lutGemm(packed(), f32(1, 64), f32(1, 16), 0, false, threads)).toThrow(option);
   });
 });
