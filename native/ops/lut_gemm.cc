@@ -12,6 +12,7 @@ namespace {
 // One parallel region stays near this many multiply-adds, so that a cancel is seen within milliseconds.
 constexpr int64_t kRegionProducts = int64_t{1} << 28;
 constexpr int64_t kPanelTokens = 256;
+constexpr int64_t kPanelTiles = 4;  // whose sums a slot has in hand: 64 KiB each at most
 constexpr int64_t kBlocksPerPart = 16;
 
 LutFloat float_type(Dtype dtype) {
@@ -19,34 +20,52 @@ LutFloat float_type(Dtype dtype) {
   return dtype == Dtype::kBF16 ? LutFloat::kBF16 : LutFloat::kF32;
 }
 
-// Activations of a batch of tokens laid out for panels, and a panel for each slot, in one block of scratch.
+// Activations of a batch of tokens laid out for panels; for each slot a panel and the sums of the tiles it has in hand:
+// y itself would be written once a panel, its rows a power of two apart.
 struct PanelSpace {
   PanelSpace(const LutPanelKernels& kernels, int64_t cols, int64_t tokens, int64_t slots)
       : panels(ceil_div(cols, kernels.cols)),
         prepared_bytes(kernels.prepared_bytes(tokens)),
         panel_bytes(kernels.panel_bytes),
-        bytes(panels * prepared_bytes + slots * panel_bytes) {}
+        sums_floats(tokens * kLutTileRows),
+        slot_bytes(panel_bytes + kPanelTiles * sums_floats * 4),
+        bytes(panels * prepared_bytes + slots * slot_bytes) {}
 
   uint8_t* prepared(void* scratch, int64_t panel) const {
     return static_cast<uint8_t*>(scratch) + panel * prepared_bytes;
   }
-  uint8_t* panel(void* scratch, int64_t slot) const { return prepared(scratch, panels) + slot * panel_bytes; }
+  uint8_t* panel(void* scratch, int64_t slot) const { return prepared(scratch, panels) + slot * slot_bytes; }
+  float* sums(void* scratch, int64_t slot, int64_t tile) const {
+    return reinterpret_cast<float*>(panel(scratch, slot) + panel_bytes) + tile * sums_floats;
+  }
 
   int64_t panels;
   int64_t prepared_bytes;
   int64_t panel_bytes;
+  int64_t sums_floats;
+  int64_t slot_bytes;
   int64_t bytes;
 };
 
-// A tile times a batch of tokens, panel by panel in the order of columns.
-void multiply_by_panels(const LutPanelKernels& kernels, const LutTile& tile, const PanelSpace& space, void* scratch,
-                        int64_t slot, int64_t tokens, float* y, int64_t y_stride) {
-  uint8_t* panel = space.panel(scratch, slot);
+// A few tiles times a batch of tokens, panel by panel in the order of columns: what is prepared of a panel's columns is
+// read for all tiles while it is near.
+void multiply_by_panels(const LutPanelKernels& kernels, const PackedView& weights, int64_t begin, int64_t end,
+                        const PanelSpace& space, void* scratch, int64_t slot, int64_t tokens, float* y) {
   for (int64_t p = 0; p < space.panels; ++p) {
     const int64_t first = p * kernels.cols;
-    const int64_t last = std::min(tile.cols, first + kernels.cols);
-    kernels.expand(tile, first, last, panel);
-    kernels.multiply(tile, first, last, panel, space.prepared(scratch, p), tokens, y, y_stride, p > 0);
+    const int64_t last = std::min(weights.layout.cols, first + kernels.cols);
+    for (int64_t t = begin; t < end; ++t) {
+      const LutTile tile = lut_tile(weights, t);
+      kernels.expand(tile, first, last, space.panel(scratch, slot));
+      kernels.multiply(tile, first, last, space.panel(scratch, slot), space.prepared(scratch, p), tokens,
+                       space.sums(scratch, slot, t - begin), p > 0);
+    }
+  }
+  for (int64_t t = begin; t < end; ++t) {
+    const float* sums = space.sums(scratch, slot, t - begin);
+    const int64_t rows = std::min(kLutTileRows, weights.layout.rows - t * kLutTileRows);
+    for (int64_t token = 0; token < tokens; ++token)
+      std::copy_n(sums + token * kLutTileRows, rows, y + token * weights.layout.rows + t * kLutTileRows);
   }
 }
 
@@ -61,15 +80,15 @@ bool run_panel_batch(const LutPanelKernels& kernels, Context& context, const Pac
                     space.prepared(scratch, p));
   });
   if (!prepared) return false;
-  const int64_t tile_products = PackedLayout::kTileRows * layout.cols * tokens;
+  const int64_t tile_products = kLutTileRows * layout.cols * tokens;
   const int64_t region = slots * std::max<int64_t>(1, kRegionProducts / tile_products);
   for (int64_t begin = 0; begin < layout.tiles(); begin += region) {
     const int64_t count = std::min(region, layout.tiles() - begin);
     // Slot s owns panel s and a fixed range of tiles; a tile's bits do not depend on who computes it.
     const bool done = context.parallel(slots, [&](int64_t slot) {
-      for (int64_t t = begin + count * slot / slots; t < begin + count * (slot + 1) / slots; ++t)
-        multiply_by_panels(kernels, lut_tile(weights, t), space, scratch, slot, tokens, y + t * PackedLayout::kTileRows,
-                           layout.rows);
+      const int64_t end = begin + count * (slot + 1) / slots;
+      for (int64_t t = begin + count * slot / slots; t < end; t += kPanelTiles)
+        multiply_by_panels(kernels, weights, t, std::min(end, t + kPanelTiles), space, scratch, slot, tokens, y);
     });
     if (!done) return false;
   }
@@ -209,7 +228,8 @@ bool build_lut_tables(const LutGemmKernels& kernels, LutMode mode, Context& cont
 const LutPanelKernels* lut_panels(const LutGemmKernels& kernels, const PackedLayout& layout, int64_t tokens,
                                   LutOptions options) {
   if (options.batch_invariant) return nullptr;
-  return kernels.panels(static_cast<LutMode>(options.mode), layout.bits, layout.kind == WeightKind::kPlanes, tokens);
+  return kernels.panels(static_cast<LutMode>(options.mode), layout.bits, layout.kind == WeightKind::kPlanes,
+                        layout.group_size, tokens);
 }
 
 Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,

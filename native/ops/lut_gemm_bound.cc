@@ -4,6 +4,7 @@
 // step (and by all of itself, under kLutSmallest, where the block became zero), so a row is off by at most
 //   tables       sum over groups and planes of |alpha| * lookups * half a step
 //   activations  sum over columns of |w| * half a step.
+// Panels of 16-bit floating point are off by their `relative` and `flushed` instead, see lut_gemm.h.
 // fp32: the computed sum of terms t, none of which passes through more than D roundings, is off by at most
 // D u / (1 - D u) * sum |t|, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2).
 // No term exceeds (|offset| + sum |alpha|) |x|.
@@ -34,7 +35,8 @@ double roundings(const LutTile& tile, const LutPanelKernels* panels) {
 struct RowBound {
   const LutTile& tile;
   LutRounding rounding;
-  const float* steps;  // of the token's tables; unused where nothing is rounded
+  const float* steps;  // of the token's tables or blocks; unused where nothing is rounded
+  const LutPanelKernels* panels;
   double depth;
 
   // How far the fixed-point values of columns [k, end), all in one block and group, can move the row.
@@ -56,6 +58,7 @@ struct RowBound {
     double fixed = 0.0;
     double terms = 0.0;
     double denormal = 0.0;
+    const double tiny = kDenormal + (panels ? panels->flushed : 0.0);
     int64_t k = 0;
     for (int64_t g = 0; k < tile.cols; ++g) {
       const LutGroup group = lut_gemm_reference_group(tile, row, g);
@@ -66,14 +69,24 @@ struct RowBound {
         const int64_t end = lut_span_end(k, group_end);
         fixed += fixed_share(group, row, k, end);
         for (int64_t i = k; i < end; ++i) terms += reach * std::fabs(static_cast<double>(x[i]));
-        denormal += (reach + 1.0) * static_cast<double>(end - k) * kDenormal;
+        denormal += (reach + 1.0) * static_cast<double>(end - k) * tiny;
         k = end;
       }
     }
+    if (panels) fixed += panels->relative * terms;
     // Rounded values carry the fixed share into the terms.
     return fixed + depth * kUnit / (1.0 - depth * kUnit) * (terms + fixed) + denormal;
   }
 };
+
+// The steps of one token's blocks as panels round them.
+void panel_steps(const LutPanelKernels& panels, const float* x, int64_t cols, float* steps) {
+  for (int64_t k = 0; k < cols; k += kLutBlock) {
+    float largest = 0.0f;
+    for (int64_t i = k; i < lut_min(cols, k + kLutBlock); ++i) largest = std::max(largest, std::fabs(x[i]));
+    steps[k / kLutBlock] = largest / panels.steps;
+  }
+}
 
 float rounded_up(double value) {
   const float nearest = static_cast<float>(value);
@@ -90,18 +103,25 @@ Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context
   if (tokens == 0) return ok_status();
   const LutMode lut_mode = static_cast<LutMode>(options.mode);
   const LutPanelKernels* panels = lut_panels(kernels, layout, tokens, options);
-  const LutRounding rounding = panels ? panels->rounding : kernels.rounding[lut_mode];
+  LutRounding rounding = kernels.rounding[lut_mode];
+  if (panels) rounding = panels->steps > 0.0f ? LutRounding::kActivations : LutRounding::kNothing;
   const bool tables = !panels && rounding != LutRounding::kNothing;
   const LutTableSpace space(kernels, lut_mode, layout.cols, tables ? tokens : 0);
-  void* scratch = context.scratch(space.bytes());
-  if (!scratch && tables) return error(Code::kOutOfMemory, "lut_gemm scratch");
+  const int64_t blocks = ceil_div(layout.cols, kLutBlock);
+  const size_t step_bytes = rounding == LutRounding::kNothing || tables ? 0 : static_cast<size_t>(tokens * blocks * 4);
+  void* scratch = context.scratch(space.bytes() + step_bytes);
+  if (!scratch && rounding != LutRounding::kNothing) return error(Code::kOutOfMemory, "lut_gemm scratch");
   if (tables && !build_lut_tables(kernels, lut_mode, context, layout, x, space, scratch))
     return error(Code::kCancelled, "lut_gemm_error_bound");
+  float* steps = static_cast<float*>(scratch);
+  if (step_bytes > 0)
+    for (int64_t token = 0; token < tokens; ++token)
+      panel_steps(*panels, x.as<const float>() + token * layout.cols, layout.cols, steps + token * blocks);
   const bool done = context.parallel(layout.tiles(), [&](int64_t t) {
     const LutTile tile = lut_tile(weights, t);
     for (int64_t token = 0; token < tokens; ++token) {
-      const RowBound row_bound{tile, rounding, tables ? space.of(scratch, token).steps : nullptr,
-                               roundings(tile, panels)};
+      const float* token_steps = tables ? space.of(scratch, token).steps : steps + token * blocks;
+      const RowBound row_bound{tile, rounding, token_steps, panels, roundings(tile, panels)};
       const float* source = x.as<const float>() + token * layout.cols;
       for (int64_t row = 0; row < tile.rows; ++row)
         bound.as<float>()[token * layout.rows + t * PackedLayout::kTileRows + row] =

@@ -69,10 +69,17 @@ struct LutTables {
 // Many tokens: the weights of a tile expanded once into a panel, the activations laid out once for all tiles. One of
 // these is one way of doing it; panel and prepared activations are 64-byte aligned and of its own layout.
 struct LutPanelKernels {
-  LutRounding rounding;
   int64_t cols;         // columns of a panel at most, a multiple of kLutBlock: panels begin at multiples of it
   int64_t panel_bytes;  // of a panel of kLutTileRows rows
-  int64_t roundings;    // fp32 roundings that a product meets in one panel, its join with y included
+  int64_t roundings;    // fp32 roundings that a product meets in one panel, its join with the sums included
+
+  // What rounding of the operands may move, for the error bound. A product is off by at most
+  //   half a step of |weight|, a step being the largest magnitude of x in its block / steps (0: x keeps its bits)
+  //   relative * (|offset| + sum |alpha|) * |x|
+  //   flushed * (|offset| + sum |alpha|), where small values count as zero
+  float steps;
+  double relative;
+  double flushed;
 
   // Bytes of one panel's columns of so many tokens, a multiple of 64.
   int64_t (*prepared_bytes)(int64_t tokens);
@@ -83,9 +90,10 @@ struct LutPanelKernels {
 
   void (*expand)(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel);
 
-  // y[t][0 .. tile.rows) (+)= columns [first, last) of the tile times those of the tokens.
+  // sums [token][kLutTileRows] (+)= columns [first, last) of the tile times those of the tokens. 64-byte aligned; what
+  // rows past tile.rows hold means nothing.
   void (*multiply)(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
-                   int64_t tokens, float* y, int64_t y_stride, bool accumulate);
+                   int64_t tokens, float* sums, bool accumulate);
 };
 
 struct LutGemmKernels {
@@ -103,7 +111,7 @@ struct LutGemmKernels {
   void (*multiply)(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
 
   // How so many tokens together are multiplied: by these panels, or token by token with tables where null.
-  const LutPanelKernels* (*panels)(LutMode mode, int bits, bool planes, int64_t tokens);
+  const LutPanelKernels* (*panels)(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens);
 };
 
 // The answer, in fp64 and for 1-8 planes: what a row's group stores, the weights of columns [first, last) by the

@@ -20,7 +20,7 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
   if (mode == kLutFast) lut_gemm_avx2_fast(tile, tables, y, accumulate);
 }
 
-const LutPanelKernels* panels(LutMode, int, bool, int64_t tokens) {
+const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
   return tokens > kLutTableTokens ? &kLutPanelsAvx2 : nullptr;
 }
 

@@ -69,8 +69,7 @@ void expand_panel(const LutTile& tile, int64_t first, int64_t last, float* panel
 
 // 16 rows times T tokens.
 template <int T>
-void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, float* y, int64_t y_stride,
-                    bool accumulate) {
+void multiply_block(const float* panel, int64_t depth, const float* x, float* out, bool accumulate) {
   __m256 sums[T][2];
   LUTRA_UNROLL
   for (int t = 0; t < T; ++t) sums[t][0] = sums[t][1] = _mm256_setzero_ps();
@@ -85,15 +84,12 @@ void multiply_block(const float* panel, int64_t depth, int64_t rows, const float
     }
   }
   LUTRA_UNROLL
-  for (int v = 0; v < 2; ++v) {
-    const int64_t left = rows - 8 * v;
-    if (left <= 0) continue;
-    const __m256i lanes = lut_lanes(left);
+  for (int t = 0; t < T; ++t) {
     LUTRA_UNROLL
-    for (int t = 0; t < T; ++t) {
-      float* out = y + t * y_stride + 8 * v;
-      const __m256 before = accumulate ? _mm256_maskload_ps(out, lanes) : _mm256_setzero_ps();
-      _mm256_maskstore_ps(out, lanes, _mm256_add_ps(before, sums[t][v]));
+    for (int v = 0; v < 2; ++v) {
+      float* at = out + t * kLutTileRows + 8 * v;
+      const __m256 before = accumulate ? _mm256_load_ps(at) : _mm256_setzero_ps();
+      _mm256_store_ps(at, _mm256_add_ps(before, sums[t][v]));
     }
   }
 }
@@ -114,17 +110,16 @@ void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* bytes) {
 }
 
 void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* bytes, const uint8_t* prepared,
-              int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+              int64_t tokens, float* sums, bool accumulate) {
   const float* panel = reinterpret_cast<const float*>(bytes);
   const float* x = reinterpret_cast<const float*>(prepared);
   const int64_t depth = last - first;
-  const int64_t rows = tile.rows;
   // Six tokens of 16 rows fill 12 of the 16 registers.
-  for (int64_t row = 0; row < rows; row += 16) {
+  for (int64_t row = 0; row < tile.rows; row += 16) {
     const float* w = panel + row;
     int64_t t = 0;
     const auto next = [&](auto block, int64_t count) {
-      block(w, depth, rows - row, x + t * kLutPanelCols, y + t * y_stride + row, y_stride, accumulate);
+      block(w, depth, x + t * kLutPanelCols, sums + t * kLutTileRows + row, accumulate);
       t += count;
     };
     while (t + 6 <= tokens) next(multiply_block<6>, 6);
@@ -137,8 +132,8 @@ void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* b
 }  // namespace
 
 const LutPanelKernels kLutPanelsAvx2 = {
-    LutRounding::kNothing, kLutPanelCols,    kLutPanelBytes, kLutPanelCols + 1,
-    lut_fp32_bytes,        lut_fp32_prepare, expand,         multiply,
+    kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, 0.0f,   0.0,
+    0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand, multiply,
 };
 
 }  // namespace lutra

@@ -66,8 +66,7 @@ void expand_panel(const LutTile& tile, int64_t first, int64_t last, float* panel
 
 // V registers of rows times T tokens.
 template <int V, int T>
-void multiply_block(const float* panel, int64_t depth, int64_t rows, const float* x, float* y, int64_t y_stride,
-                    bool accumulate) {
+void multiply_block(const float* panel, int64_t depth, const float* x, float* out, bool accumulate) {
   __m512 sums[T][V];
   LUTRA_UNROLL
   for (int t = 0; t < T; ++t) {
@@ -77,7 +76,7 @@ void multiply_block(const float* panel, int64_t depth, int64_t rows, const float
   for (int64_t k = 0; k < depth; ++k) {
     __m512 w[V];
     LUTRA_UNROLL
-    for (int v = 0; v < V; ++v) w[v] = _mm512_loadu_ps(panel + k * kLutTileRows + 16 * v);
+    for (int v = 0; v < V; ++v) w[v] = _mm512_load_ps(panel + k * kLutTileRows + 16 * v);
     LUTRA_UNROLL
     for (int t = 0; t < T; ++t) {
       const __m512 value = _mm512_set1_ps(x[t * kLutPanelCols + k]);
@@ -86,28 +85,26 @@ void multiply_block(const float* panel, int64_t depth, int64_t rows, const float
     }
   }
   LUTRA_UNROLL
-  for (int v = 0; v < V; ++v) {
-    const int64_t left = rows - 16 * v;
-    const __mmask16 mask = left >= 16 ? 0xffff : left > 0 ? static_cast<__mmask16>((1u << left) - 1) : 0;
+  for (int t = 0; t < T; ++t) {
     LUTRA_UNROLL
-    for (int t = 0; t < T; ++t) {
-      float* out = y + t * y_stride + 16 * v;
-      const __m512 before = accumulate ? _mm512_maskz_loadu_ps(mask, out) : _mm512_setzero_ps();
-      _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, sums[t][v]));
+    for (int v = 0; v < V; ++v) {
+      float* at = out + t * kLutTileRows + 16 * v;
+      const __m512 before = accumulate ? _mm512_load_ps(at) : _mm512_setzero_ps();
+      _mm512_store_ps(at, _mm512_add_ps(before, sums[t][v]));
     }
   }
 }
 
 template <int V>
-void multiply_rows(const float* panel, int64_t depth, int64_t rows, const float* x, int64_t tokens, float* y,
-                   int64_t y_stride, bool accumulate) {
+void multiply_rows(const float* panel, int64_t depth, const float* x, int64_t tokens, float* sums, bool accumulate) {
   int64_t t = 0;
-  for (; t + 8 <= tokens; t += 8)
-    multiply_block<V, 8>(panel, depth, rows, x + t * kLutPanelCols, y + t * y_stride, y_stride, accumulate);
-  for (; t + 4 <= tokens; t += 4)
-    multiply_block<V, 4>(panel, depth, rows, x + t * kLutPanelCols, y + t * y_stride, y_stride, accumulate);
-  for (; t < tokens; ++t)
-    multiply_block<V, 1>(panel, depth, rows, x + t * kLutPanelCols, y + t * y_stride, y_stride, accumulate);
+  const auto next = [&](auto block, int64_t count) {
+    block(panel, depth, x + t * kLutPanelCols, sums + t * kLutTileRows, accumulate);
+    t += count;
+  };
+  while (t + 8 <= tokens) next(multiply_block<V, 8>, 8);
+  if (t + 4 <= tokens) next(multiply_block<V, 4>, 4);
+  while (t < tokens) next(multiply_block<V, 1>, 1);
 }
 
 void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* bytes) {
@@ -126,25 +123,20 @@ void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* bytes) {
 }
 
 void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* bytes, const uint8_t* prepared,
-              int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+              int64_t tokens, float* sums, bool accumulate) {
   const float* panel = reinterpret_cast<const float*>(bytes);
   const float* x = reinterpret_cast<const float*>(prepared);
-  const int64_t depth = last - first;
-  const int64_t rows = tile.rows;
-  for (int64_t row = 0; row < rows; row += 32) {
-    if (rows - row > 16) {
-      multiply_rows<2>(panel + row, depth, rows - row, x, tokens, y + row, y_stride, accumulate);
-    } else {
-      multiply_rows<1>(panel + row, depth, rows - row, x, tokens, y + row, y_stride, accumulate);
-    }
-  }
+  int64_t row = 0;
+  for (; row + 32 <= tile.stored_rows; row += 32)
+    multiply_rows<2>(panel + row, last - first, x, tokens, sums + row, accumulate);
+  if (row < tile.stored_rows) multiply_rows<1>(panel + row, last - first, x, tokens, sums + row, accumulate);
 }
 
 }  // namespace
 
 const LutPanelKernels kLutPanelsAvx512 = {
-    LutRounding::kNothing, kLutPanelCols,    kLutPanelBytes, kLutPanelCols + 1,
-    lut_fp32_bytes,        lut_fp32_prepare, expand,         multiply,
+    kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, 0.0f,   0.0,
+    0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand, multiply,
 };
 
 }  // namespace lutra

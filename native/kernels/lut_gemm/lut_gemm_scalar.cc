@@ -204,24 +204,24 @@ void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* bytes) {
 }
 
 void multiply_panel(const LutTile& tile, int64_t first, int64_t last, const uint8_t* bytes, const uint8_t* prepared,
-                    int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
+                    int64_t tokens, float* sums, bool accumulate) {
   const float* panel = reinterpret_cast<const float*>(bytes);
   const float* x = reinterpret_cast<const float*>(prepared);
   for (int64_t t = 0; t < tokens; ++t) {
-    float sums[kLutTileRows] = {};
+    float part[kLutTileRows] = {};
     for (int64_t k = 0; k < last - first; ++k)
-      for (int64_t r = 0; r < tile.rows; ++r) sums[r] += panel[k * kLutTileRows + r] * x[t * kLutPanelCols + k];
-    float* out = y + t * y_stride;
-    for (int64_t r = 0; r < tile.rows; ++r) out[r] = accumulate ? out[r] + sums[r] : sums[r];
+      for (int64_t r = 0; r < tile.rows; ++r) part[r] += panel[k * kLutTileRows + r] * x[t * kLutPanelCols + k];
+    float* out = sums + t * kLutTileRows;
+    for (int64_t r = 0; r < tile.rows; ++r) out[r] = accumulate ? out[r] + part[r] : part[r];
   }
 }
 
 constexpr LutPanelKernels kPanels = {
-    LutRounding::kNothing, kLutPanelCols,    kLutPanelBytes, kLutPanelCols + 1,
-    lut_fp32_bytes,        lut_fp32_prepare, expand,         multiply_panel,
+    kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, 0.0f,   0.0,
+    0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand, multiply_panel,
 };
 
-const LutPanelKernels* panels(LutMode, int, bool, int64_t tokens) {
+const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
   return tokens > kLutTableTokens ? &kPanels : nullptr;
 }
 

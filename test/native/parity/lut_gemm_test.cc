@@ -260,17 +260,17 @@ void leave_last_row(LutMode mode, const LutTile& tile, const LutTables& tables, 
 
 // The panels of nine tokens in fast mode, with one kernel of them swapped for a fault.
 LutPanelKernels panels;
-const LutPanelKernels* faulty_panels(LutMode, int, bool, int64_t) { return &panels; }
-const LutPanelKernels& best_panels() { return *best().panels(kLutFast, 3, false, 9); }
+const LutPanelKernels* faulty_panels(LutMode, int, bool, int64_t, int64_t) { return &panels; }
+const LutPanelKernels& best_panels() { return *best().panels(kLutFast, 3, false, 32, 9); }
 
 void drop_a_column(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
-                   int64_t tokens, float* y, int64_t y_stride, bool accumulate) {
-  best_panels().multiply(tile, first, last - 1, panel, prepared, tokens, y, y_stride, accumulate);
+                   int64_t tokens, float* sums, bool accumulate) {
+  best_panels().multiply(tile, first, last - 1, panel, prepared, tokens, sums, accumulate);
 }
 
 void overwrite(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
-               int64_t tokens, float* y, int64_t y_stride, bool) {
-  best_panels().multiply(tile, first, last, panel, prepared, tokens, y, y_stride, false);
+               int64_t tokens, float* sums, bool) {
+  best_panels().multiply(tile, first, last, panel, prepared, tokens, sums, false);
 }
 
 }  // namespace
