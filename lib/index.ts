@@ -26,7 +26,7 @@ export {
   loadModel,
   Model,
 } from './inference/index.js';
-export { type Diagnosis, doctor, nativeMemory } from './native/index.js';
+export { type Diagnosis, doctor, type LutGemmWay, nativeMemory } from './native/index.js';
 export {
   dequantize,
   type LutGemmOptions,

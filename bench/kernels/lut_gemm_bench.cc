@@ -10,6 +10,7 @@
 
 #include "core/half.h"
 #include "ops/lut_gemm_with.h"
+#include "platform/isa.h"
 
 using namespace lutra;
 
@@ -81,13 +82,13 @@ void measure(int64_t rows, int64_t cols, int64_t tokens, int bits, WeightKind ki
   Context context;
   const auto pool = ThreadPool::acquire();
   context.pool = pool.get();
-  for (const char* name : {"avx512", "avx2", "scalar"}) {
-    const LutGemmKernels* set = lut_gemm_kernels(name);
+  for (const IsaLevel& level : isa_levels_here()) {
+    const LutGemmKernels* set = lut_gemm_kernels(level.name);
     if (!set) continue;
     for (Mode mode : {Mode::kFast, Mode::kAccurate, Mode::kExact}) {
       const double seconds = seconds_of(*set, context, weights, xs, ys, mode);
       const char* names[] = {"exact", "accurate", "fast"};
-      std::printf("%-7s %-8s %s%d  %9.1f us  %7.2f GB/s  %8.1f Gweights/s  nmse %.1e\n", set->name,
+      std::printf("%-10s %-8s %s%d  %9.1f us  %7.2f GB/s  %8.1f Gweights/s  nmse %.1e\n", set->name,
                   names[static_cast<int>(mode)], kind == WeightKind::kPlanes ? "planes" : "uniform", bits,
                   seconds * 1e6, weights.bytes() / seconds * 1e-9,
                   static_cast<double>(rows * cols * tokens) / seconds * 1e-9, nmse(weights, x, y, tokens));

@@ -9,6 +9,22 @@ export function registerDoctor(program: Command): void {
   ).action((options: CommonOptions) => runCommand('doctor', options, async () => ({ version, ...doctor() }), render));
 }
 
+/** One row for a mode and the weights that it multiplies alike. */
+function lutGemmRows(ways: Diagnosis['lutGemm']): string[][] {
+  const rows: { mode: string; weights: string[]; text: string }[] = [];
+  for (const { mode, kind, bits, by } of ways.filter(({ firstToken }) => firstToken === 1)) {
+    const more = ways.filter(
+      (way) => way.mode === mode && way.kind === kind && way.bits === bits && way.firstToken > 1,
+    );
+    const text = [by, ...more.map((way) => `from ${way.firstToken} tokens ${way.by}`)].join('; ');
+    const weights = `${bits} ${kind === 'planes' ? 'planes' : 'bits'}`;
+    const row = rows.find((other) => other.mode === mode && other.text === text);
+    if (row) row.weights.push(weights);
+    else rows.push({ mode, weights: [weights], text });
+  }
+  return rows.map(({ mode, weights, text }) => [`lutGemm ${mode}: ${weights.join(', ')}`, text]);
+}
+
 function render(found: Diagnosis & { version: string }): string {
   const set = Object.entries(found.environment).map(([name, value]) => `${name}=${value}`);
   const rows = [
@@ -19,6 +35,7 @@ function render(found: Diagnosis & { version: string }): string {
     ['instruction set', found.isa],
     ['threads', String(found.threads)],
     ...Object.entries(found.kernels).map(([family, name]) => [`kernels: ${family}`, name]),
+    ...lutGemmRows(found.lutGemm),
     ['CUDA', found.cuda.message],
     ['environment', set.join(' ') || 'nothing set'],
   ];

@@ -88,6 +88,16 @@ export interface NativeCancel {
   cancel(): void;
 }
 
+/** What multiplies tokens `firstToken` to `lastToken` computed together; without an end where `lastToken` is null. */
+export interface LutGemmWay {
+  mode: keyof typeof modeIds;
+  kind: keyof typeof weightKindIds;
+  bits: number;
+  firstToken: number;
+  lastToken: number | null;
+  by: string;
+}
+
 export interface Addon {
   Tensor: {
     new (dtype: number, shape: readonly number[]): NativeTensor;
@@ -137,6 +147,9 @@ export interface Addon {
     features: number;
     threads: number;
     isaOverrideValid: boolean;
+    /** Instruction sets that LUTRA_ISA may name on this architecture. */
+    isas: string[];
     kernels: Record<string, string>;
+    lutGemm: LutGemmWay[];
   };
 }

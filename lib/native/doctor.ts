@@ -1,3 +1,4 @@
+import type { LutGemmWay } from './addon.js';
 import { addon, platformName } from './loader.js';
 
 /** Bit i of `describe().features`, in the order of native/platform/cpu_features.h. */
@@ -5,11 +6,17 @@ const featureNames = [
   'AVX2',
   'FMA',
   'F16C',
+  'AVX-VNNI',
   'AVX-512 F/BW/DQ/VL',
   'AVX-512 VNNI',
   'AVX-512 VBMI',
+  'AVX-512 BF16',
+  'AMX-TILE',
+  'AMX-INT8',
+  'AMX-BF16',
   'NEON',
   'dot product',
+  'i8mm',
 ];
 
 /** Variables that change what lutra does; docs/cli.md explains them. */
@@ -26,6 +33,8 @@ export interface Diagnosis {
   threads: number;
   /** The version that runs, by kernel family. */
   kernels: Record<string, string>;
+  /** How lutGemm multiplies, by accuracy mode, kind and width of the weights, and tokens computed together. */
+  lutGemm: LutGemmWay[];
   cuda: { built: boolean; message: string };
   /** lutra's environment variables that are set. */
   environment: Record<string, string>;
@@ -39,10 +48,10 @@ export interface Diagnosis {
  * @throws `LUTRA_E_NO_BINARY` where no addon fits, which says what to do
  */
 export function doctor(): Diagnosis {
-  const { isa, features, threads, isaOverrideValid, kernels } = addon().describe();
+  const { isa, isas, features, threads, isaOverrideValid, kernels, lutGemm } = addon().describe();
   const advice: string[] = [];
   if (!isaOverrideValid)
-    advice.push(`LUTRA_ISA=${process.env.LUTRA_ISA} is no instruction set: use scalar, avx2 or avx512, or unset it`);
+    advice.push(`LUTRA_ISA=${process.env.LUTRA_ISA} is no instruction set here: use ${isas.join(', ')}, or unset it`);
   const wanted = process.env.LUTRA_THREADS;
   if (wanted && !(/^\d+$/.test(wanted) && Number(wanted) >= 1 && Number(wanted) <= 1024))
     advice.push(`LUTRA_THREADS=${wanted} is no whole number from 1 to 1024: set one, or unset it`);
@@ -55,6 +64,7 @@ export function doctor(): Diagnosis {
     isa,
     threads,
     kernels,
+    lutGemm,
     cuda: { built: false, message: 'this version has no CUDA backend' },
     environment: Object.fromEntries(set),
     advice,

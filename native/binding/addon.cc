@@ -9,7 +9,7 @@
 #include "binding/tensor_object.h"
 #include "ops/kernel_choices.h"
 #include "ops/lut_gemm.h"
-#include "platform/cpu_features.h"
+#include "platform/isa.h"
 
 namespace lutra::binding {
 
@@ -53,6 +53,28 @@ Napi::Value native_memory(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(Storage::total()));
 }
 
+Napi::Array isa_names(Napi::Env env) {
+  Napi::Array names = Napi::Array::New(env);
+  for (const IsaLevel& level : isa_levels_here()) names.Set(names.Length(), level.name);
+  return names;
+}
+
+Napi::Array lut_gemm_ways(Napi::Env env) {
+  Napi::Array ways = Napi::Array::New(env);
+  for (const LutChoice& choice : lut_choices()) {
+    Napi::Object way = Napi::Object::New(env);
+    way.Set("mode", choice.mode);
+    way.Set("kind", choice.kind);
+    way.Set("bits", choice.bits);
+    way.Set("firstToken", static_cast<double>(choice.first_token));
+    way.Set("lastToken",
+            choice.last_token ? Napi::Number::New(env, static_cast<double>(choice.last_token)) : env.Null());
+    way.Set("by", choice.way);
+    ways.Set(ways.Length(), way);
+  }
+  return ways;
+}
+
 Napi::Value describe(const Napi::CallbackInfo& info) {
   Napi::Object facts = Napi::Object::New(info.Env());
   facts.Set("isa", isa_name());
@@ -62,6 +84,8 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   Napi::Object kernels = Napi::Object::New(info.Env());
   for (const KernelChoice& choice : kernel_choices()) kernels.Set(choice.family, choice.version);
   facts.Set("kernels", kernels);
+  facts.Set("isas", isa_names(info.Env()));
+  facts.Set("lutGemm", lut_gemm_ways(info.Env()));
   return facts;
 }
 

@@ -6,31 +6,41 @@
 namespace lutra {
 
 // One bit a feature that some kernel requires. A bit is set only where the operating system saves the registers.
+// lib/native/doctor.ts names them in this order.
 enum Feature : uint32_t {
   kAvx2 = 1u << 0,
   kFma = 1u << 1,
   kF16c = 1u << 2,
-  kAvx512 = 1u << 3,  // F, BW, DQ and VL
-  kAvx512Vnni = 1u << 4,
-  kAvx512Vbmi = 1u << 5,
-  kNeon = 1u << 6,
-  kDotProduct = 1u << 7,
+  kAvxVnni = 1u << 3,
+  kAvx512 = 1u << 4,  // F, BW, DQ and VL
+  kAvx512Vnni = 1u << 5,
+  kAvx512Vbmi = 1u << 6,
+  kAvx512Bf16 = 1u << 7,
+  kAmxTile = 1u << 8,
+  kAmxInt8 = 1u << 9,
+  kAmxBf16 = 1u << 10,
+  kNeon = 1u << 11,
+  kDotProduct = 1u << 12,
+  kInt8Matrix = 1u << 13,  // i8mm
+};
+constexpr uint32_t kEveryFeature = (1u << 14) - 1;
+
+// What an x86 processor tells of itself. Zero where it does not know the leaf.
+struct X86Words {
+  uint32_t leaf1_ecx = 0;
+  uint32_t leaf7_ebx = 0;
+  uint32_t leaf7_ecx = 0;
+  uint32_t leaf7_edx = 0;
+  uint32_t leaf7_1_eax = 0;
+  uint64_t xcr0 = 0;  // the register states the operating system saves on a context switch
 };
 
-// The instruction sets by everything their object files may use: a version of a kernel runs where the whole set does,
-// so that one name says which versions of all families computed a result.
-constexpr uint32_t kAvx2Set = kAvx2 | kFma | kF16c;
-constexpr uint32_t kAvx512Set = kAvx2Set | kAvx512 | kAvx512Vnni | kAvx512Vbmi;
+// The features these words allow: an instruction counts where its registers are saved too. On Linux the tiles' state is
+// granted to a process only on request, which is not part of this.
+uint32_t x86_features(const X86Words& words);
 
+// This machine's features. The first call asks Linux for the tiles' state; refused, the processor counts as having
+// none.
 uint32_t cpu_features();
-
-// The instruction set LUTRA_ISA named at first use, as a mask of the features it allows; all of them when it is unset.
-// Names: scalar, avx2, avx512. An unknown name allows everything and is reported by `isa_override_valid`.
-uint32_t allowed_features();
-bool isa_override_valid();
-
-// The best instruction set among `features`: "avx512", "avx2" or "scalar"; and the one this process uses.
-const char* isa_name(uint32_t features);
-const char* isa_name();
 
 }  // namespace lutra

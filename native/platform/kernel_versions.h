@@ -1,29 +1,33 @@
-// The rule by which a family of kernels that has one version an instruction set picks among them. Baseline code: never
-// included by an ISA file.
+// The rule by which a family of kernels picks among its versions. Baseline code: never included by an ISA file.
 #pragma once
 
 #include <cstring>
 
-#include "platform/cpu_features.h"
+#include "platform/isa.h"
 
 namespace lutra {
 
-// The versions of one family. A null pointer: not compiled for this processor.
+// What one family has for one instruction set. A family lists its versions in the order of Isa; levels without one of
+// their own take the best below.
 template <typename Kernels>
-struct KernelVersions {
-  const Kernels* scalar = nullptr;
-  const Kernels* avx2 = nullptr;
-  const Kernels* avx512 = nullptr;
-
-  // The named version, or null where it was not compiled or `features` do not run it. A null name: the best one.
-  const Kernels* find(const char* name, uint32_t features = cpu_features() & allowed_features()) const {
-    const bool run_avx512 = avx512 && (features & kAvx512Set) == kAvx512Set;
-    const bool run_avx2 = avx2 && (features & kAvx2Set) == kAvx2Set;
-    if (!name) return run_avx512 ? avx512 : run_avx2 ? avx2 : scalar;
-    if (!std::strcmp(name, "avx512")) return run_avx512 ? avx512 : nullptr;
-    if (!std::strcmp(name, "avx2")) return run_avx2 ? avx2 : nullptr;
-    return std::strcmp(name, "scalar") ? nullptr : scalar;
-  }
+struct KernelVersion {
+  Isa isa;
+  const Kernels* kernels;
 };
+
+// The named level's own version, or null where there is none or `features` do not run it. A null name: the best version
+// of the best level that `features` run, which is never more than that level may use.
+template <typename Kernels, size_t N>
+constexpr const Kernels* find_version(const KernelVersion<Kernels> (&versions)[N], const char* name,
+                                      uint32_t features = usable_features()) {
+  const uint32_t runs = name ? features : isa_level(best_isa(features)).features;
+  const Kernels* best = nullptr;
+  for (const KernelVersion<Kernels>& version : versions) {
+    if (!isa_runs(version.isa, runs)) continue;
+    if (name && !std::strcmp(name, isa_level(version.isa).name)) return version.kernels;
+    if (!name) best = version.kernels;
+  }
+  return best;
+}
 
 }  // namespace lutra

@@ -2,9 +2,13 @@
 # isa_objects.sh NM OBJDUMP RULE OBJECT...
 # Proves of object files compiled for one instruction set that nothing of them can run elsewhere:
 # no weak symbol (the linker could choose its copy for baseline code), no instruction outside RULE.
-#   scalar   x86-64 as it began: no AVX of any kind
-#   avx2     no EVEX encoding (its first byte is 62): no zmm, mask or upper registers; no dot products
-#   avx512   of AVX-512 only F, BW, DQ, VL, VNNI and VBMI
+#   scalar      x86-64 as it began: no AVX of any kind
+#   avx2        no EVEX encoding (its first byte is 62): no zmm, mask or upper registers; no dot products
+#   avxvnni     the same with the VEX encoded dot products
+#   avx512      of AVX-512 only F, BW, DQ and VL
+#   avx512vbmi  VBMI and VNNI too
+#   amx         BF16 and the tiles too
+# Objects of a level that hold none of its own instructions are refused as well: they are another level's.
 set -eu
 nm=$1 objdump=$2 rule=$3
 shift 3
@@ -18,17 +22,34 @@ refuse() { # object, what, lines
 }
 
 evex='^ *[0-9a-f]+:	62 '
-vector=''
+# Of AVX-512 everything but what the levels add one by one.
+avx512='vpopcnt|vpshufbitqmb|vp(compress|expand)[bw]|vpsh[lr]d|vpconflict|vplzcnt|vpbroadcastm|vpmadd52|vp2intersect'
+avx512="$avx512|\{vex\}|vgf2p8|vaes|vpclmul|v[a-z0-9]+[ps]h |vcvt[a-z0-9]*2ph[a-z]* |v4f"
+vbmi='vperm[it2]*b |vpmultishiftqb|vpdp'
+bf16='vdpbf16|vcvtne'
+amx='tdp|tile|ldtilecfg|sttilecfg'
+own=''
 case $rule in
   scalar) foreign='%[yz]mm|	v[a-z]|	(pshufb|pmaddubsw|pmulld|p?blendv[a-z]*|popcnt|lzcnt|andn|bzhi|pdep|pext) ' ;;
   avx2)
-    vector='%ymm'
-    foreign="$evex|%zmm|%k[0-7]|	(vpdp|vaes|vpclmul|vgf2p8|vpmadd52|vbcstne|vcvtne)"
+    own='%ymm'
+    foreign="$evex|%zmm|%k[0-7]|	(\{vex\}|vpdp|vaes|vpclmul|vgf2p8|vpmadd52|vbcstne|vcvtne)"
+    ;;
+  avxvnni)
+    own='	(\{vex\} )?vpdp(bu|ws)sds? '
+    foreign="$evex|%zmm|%k[0-7]|vpdpb(ss|su|uu)|vpdpw(su|us|uu)|vpmadd52|	(vaes|vpclmul|vgf2p8|vbcstne|vcvtne)"
     ;;
   avx512)
-    vector='%zmm'
-    foreign='	(vpopcnt|vpshufbitqmb|vp(compress|expand)[bw]|vpsh[lr]d|vpconflict|vplzcnt|vpbroadcastm|vpmadd52|vdpbf16'
-    foreign="$foreign|vcvtne|vp2intersect|vgf2p8|vaes|vpclmul|v[a-z0-9]+[ps]h |vcvt[a-z0-9]*2ph[a-z]* |v4f|tdp|tile)"
+    own='%zmm'
+    foreign="	($avx512|$vbmi|$bf16|$amx)"
+    ;;
+  avx512vbmi)
+    own='	(vpermb|vpdp(bu|ws)sd) '
+    foreign="	($avx512|$bf16|$amx)"
+    ;;
+  amx)
+    own='	tdp'
+    foreign="	($avx512)"
     ;;
   *)
     echo "no such rule: $rule" >&2
@@ -42,10 +63,10 @@ for object in "$@"; do
   refuse "$object" "weak symbols" "$("$nm" -C "$object" | grep -E ' [WVu] ' || true)"
   listing=$("$objdump" -d "$object")
   refuse "$object" "instructions outside $rule" "$(echo "$listing" | grep -E "$foreign" | grep -vE "$allowed" || true)"
-  [ -n "$vector" ] && echo "$listing" | grep -q "$vector" && seen=yes
+  [ -n "$own" ] && echo "$listing" | grep -qE "$own" && seen=yes
 done
-if [ -n "$vector" ] && [ -z "${seen:-}" ]; then
-  echo "no $vector in any object: these are not $rule objects"
+if [ -n "$own" ] && [ -z "${seen:-}" ]; then
+  echo "no instruction like '$own' in any object: these are not $rule objects"
   status=1
 fi
 exit $status

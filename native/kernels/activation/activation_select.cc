@@ -4,21 +4,21 @@
 namespace lutra {
 
 namespace {
-constexpr KernelVersions<ActivationKernels> kVersions {
-  .scalar = &activation_scalar,
+constexpr KernelVersion<ActivationKernels> kVersions[] = {
+    {Isa::kScalar, &activation_scalar},
 #if defined(LUTRA_HAVE_AVX2)
-  .avx2 = &activation_avx2,
+    {Isa::kAvx2, &activation_avx2},
 #endif
 #if defined(LUTRA_HAVE_AVX512)
-  .avx512 = &activation_avx512,
+    {Isa::kAvx512, &activation_avx512},
 #endif
 };
 }  // namespace
 
-const ActivationKernels* activation_kernels(const char* name) { return kVersions.find(name); }
+const ActivationKernels* activation_kernels(const char* name) { return find_version(kVersions, name); }
 
 const ActivationKernels& activation_kernels() {
-  static const ActivationKernels& best = *kVersions.find(nullptr);
+  static const ActivationKernels& best = *find_version(kVersions, nullptr);
   return best;
 }
 

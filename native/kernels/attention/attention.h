@@ -23,7 +23,7 @@ extern const AttentionKernels attention_scalar;
 extern const AttentionKernels attention_avx2;
 extern const AttentionKernels attention_avx512;
 
-// The best version for this machine, and the named one: "scalar", "avx2", "avx512"; null where it cannot run.
+// The best version for this machine, and that of the named instruction set; null where there is none.
 const AttentionKernels& attention_kernels();
 const AttentionKernels* attention_kernels(const char* name);
 

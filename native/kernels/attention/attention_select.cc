@@ -4,21 +4,21 @@
 namespace lutra {
 
 namespace {
-constexpr KernelVersions<AttentionKernels> kVersions {
-  .scalar = &attention_scalar,
+constexpr KernelVersion<AttentionKernels> kVersions[] = {
+    {Isa::kScalar, &attention_scalar},
 #if defined(LUTRA_HAVE_AVX2)
-  .avx2 = &attention_avx2,
+    {Isa::kAvx2, &attention_avx2},
 #endif
 #if defined(LUTRA_HAVE_AVX512)
-  .avx512 = &attention_avx512,
+    {Isa::kAvx512, &attention_avx512},
 #endif
 };
 }  // namespace
 
-const AttentionKernels* attention_kernels(const char* name) { return kVersions.find(name); }
+const AttentionKernels* attention_kernels(const char* name) { return find_version(kVersions, name); }
 
 const AttentionKernels& attention_kernels() {
-  static const AttentionKernels& best = *kVersions.find(nullptr);
+  static const AttentionKernels& best = *find_version(kVersions, nullptr);
   return best;
 }
 

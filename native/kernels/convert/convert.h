@@ -19,7 +19,7 @@ extern const ConvertKernels convert_scalar;
 extern const ConvertKernels convert_avx2;
 extern const ConvertKernels convert_avx512;
 
-// The best version for this machine, and the named one: "scalar", "avx2", "avx512"; null where it cannot run.
+// The best version for this machine, and that of the named instruction set; null where there is none.
 const ConvertKernels& convert_kernels();
 const ConvertKernels* convert_kernels(const char* name);
 

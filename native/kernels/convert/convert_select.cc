@@ -4,21 +4,21 @@
 namespace lutra {
 
 namespace {
-constexpr KernelVersions<ConvertKernels> kVersions {
-  .scalar = &convert_scalar,
+constexpr KernelVersion<ConvertKernels> kVersions[] = {
+    {Isa::kScalar, &convert_scalar},
 #if defined(LUTRA_HAVE_AVX2)
-  .avx2 = &convert_avx2,
+    {Isa::kAvx2, &convert_avx2},
 #endif
 #if defined(LUTRA_HAVE_AVX512)
-  .avx512 = &convert_avx512,
+    {Isa::kAvx512, &convert_avx512},
 #endif
 };
 }  // namespace
 
-const ConvertKernels* convert_kernels(const char* name) { return kVersions.find(name); }
+const ConvertKernels* convert_kernels(const char* name) { return find_version(kVersions, name); }
 
 const ConvertKernels& convert_kernels() {
-  static const ConvertKernels& best = *kVersions.find(nullptr);
+  static const ConvertKernels& best = *find_version(kVersions, nullptr);
   return best;
 }
 

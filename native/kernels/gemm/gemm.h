@@ -44,7 +44,7 @@ extern const GemmKernels gemm_scalar;
 extern const GemmKernels gemm_avx2;
 extern const GemmKernels gemm_avx512;
 
-// The best version for this machine, and the named one: "scalar", "avx2", "avx512"; null where it cannot run.
+// The best version for this machine, and that of the named instruction set; null where there is none.
 const GemmKernels& gemm_kernels();
 const GemmKernels* gemm_kernels(const char* name);
 

@@ -4,21 +4,21 @@
 namespace lutra {
 
 namespace {
-constexpr KernelVersions<GemmKernels> kVersions {
-  .scalar = &gemm_scalar,
+constexpr KernelVersion<GemmKernels> kVersions[] = {
+    {Isa::kScalar, &gemm_scalar},
 #if defined(LUTRA_HAVE_AVX2)
-  .avx2 = &gemm_avx2,
+    {Isa::kAvx2, &gemm_avx2},
 #endif
 #if defined(LUTRA_HAVE_AVX512)
-  .avx512 = &gemm_avx512,
+    {Isa::kAvx512, &gemm_avx512},
 #endif
 };
 }  // namespace
 
-const GemmKernels* gemm_kernels(const char* name) { return kVersions.find(name); }
+const GemmKernels* gemm_kernels(const char* name) { return find_version(kVersions, name); }
 
 const GemmKernels& gemm_kernels() {
-  static const GemmKernels& best = *kVersions.find(nullptr);
+  static const GemmKernels& best = *find_version(kVersions, nullptr);
   return best;
 }
 

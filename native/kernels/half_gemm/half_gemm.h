@@ -23,7 +23,7 @@ extern const HalfGemmKernels half_gemm_scalar;
 extern const HalfGemmKernels half_gemm_avx2;
 extern const HalfGemmKernels half_gemm_avx512;
 
-// The best version for this machine, and the named one: "scalar", "avx2", "avx512"; null where it cannot run.
+// The best version for this machine, and that of the named instruction set; null where there is none.
 const HalfGemmKernels& half_gemm_kernels();
 const HalfGemmKernels* half_gemm_kernels(const char* name);
 

@@ -55,9 +55,9 @@ struct LutTile {
 };
 
 // What build() makes of one token's activations. `entries` is 64-byte aligned.
-//   exact                    f32 [chunk][8][16]   centred tables of columns 4h..4h+3, h = 0..7     (avx2, avx512)
-//   accurate, avx512         s16 [chunk][4][2][16] words q: tables of column groups q and q + 4
-//   fast, avx512             u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
+//   exact                    f32 [chunk][8][16]   centred tables of columns 4h..4h+3, h = 0..7     (avx2, avx512vbmi)
+//   accurate, avx512vbmi     s16 [chunk][4][2][16] words q: tables of column groups q and q + 4
+//   fast, avx512vbmi         u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
 //   accurate and fast, avx2  s8  [chunk][digit][8][4] dword p: columns p, p+8, p+16, p+24; digit 0 weighs 1, digit 1
 //   256 scalar                   f32 [64] a block (exact), else s16 [64]
 struct LutTables {
@@ -69,6 +69,7 @@ struct LutTables {
 // Many tokens: the weights of a tile expanded once into a panel, the activations laid out once for all tiles. One of
 // these is one way of doing it; panel and prepared activations are 64-byte aligned and of its own layout.
 struct LutPanelKernels {
+  const char* name;     // for people: "fp32 panels"
   int64_t cols;         // columns of a panel at most, a multiple of kLutBlock: panels begin at multiples of it
   int64_t panel_bytes;  // of a panel of kLutTileRows rows
   int64_t roundings;    // fp32 roundings that a product meets in one panel, its join with the sums included
@@ -112,6 +113,9 @@ struct LutGemmKernels {
 
   // How so many tokens together are multiplied: by these panels, or token by token with tables where null.
   const LutPanelKernels* (*panels)(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens);
+
+  // What multiply() goes by, for people: "s16 tables".
+  const char* (*describe)(LutMode mode, int bits, bool planes);
 };
 
 // The answer, in fp64 and for 1-8 planes: what a row's group stores, the weights of columns [first, last) by the
@@ -126,10 +130,10 @@ void lut_gemm_reference(const LutTile& tile, const float* x, double* y);
 
 extern const LutGemmKernels kLutGemmScalar;
 extern const LutGemmKernels kLutGemmAvx2;
-extern const LutGemmKernels kLutGemmAvx512;
+extern const LutGemmKernels kLutGemmAvx512Vbmi;
 
-// The best set for this machine that takes this width, and the named one: "scalar", "avx2", "avx512"; null where it
-// cannot run.
+// The best set for this machine that takes this width, and that of the named instruction set; null where there is none
+// or it cannot run.
 const LutGemmKernels& lut_gemm_kernels(int bits);
 const LutGemmKernels* lut_gemm_kernels(const char* name);
 

@@ -24,6 +24,11 @@ const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
   return tokens > kLutTableTokens ? &kLutPanelsAvx2 : nullptr;
 }
 
+const char* describe(LutMode mode, int, bool) {
+  const char* names[kLutModes] = {"fp32 tables", "two s8 digits of x", "s8 activations"};
+  return names[mode];
+}
+
 }  // namespace
 
 const LutGemmKernels kLutGemmAvx2 = {
@@ -35,6 +40,7 @@ const LutGemmKernels kLutGemmAvx2 = {
     build,
     multiply,
     panels,
+    describe,
 };
 
 }  // namespace lutra

@@ -217,13 +217,15 @@ void multiply_panel(const LutTile& tile, int64_t first, int64_t last, const uint
 }
 
 constexpr LutPanelKernels kPanels = {
-    kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, 0.0f,   0.0,
-    0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand, multiply_panel,
+    "fp32 panels",  kLutPanelCols,    kLutPanelBytes, kLutPanelCols + 1, 0.0f, 0.0, 0.0,
+    lut_fp32_bytes, lut_fp32_prepare, expand,         multiply_panel,
 };
 
 const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
   return tokens > kLutTableTokens ? &kPanels : nullptr;
 }
+
+const char* describe(LutMode mode, int, bool) { return mode == kLutExact ? "fp32 activations" : "s16 activations"; }
 
 }  // namespace
 
@@ -236,6 +238,7 @@ const LutGemmKernels kLutGemmScalar = {
     build,
     multiply,
     panels,
+    describe,
 };
 
 }  // namespace lutra

@@ -4,21 +4,21 @@
 namespace lutra {
 
 namespace {
-constexpr KernelVersions<LutGemmKernels> kVersions {
-  .scalar = &kLutGemmScalar,
+constexpr KernelVersion<LutGemmKernels> kVersions[] = {
+    {Isa::kScalar, &kLutGemmScalar},
 #if defined(LUTRA_HAVE_AVX2)
-  .avx2 = &kLutGemmAvx2,
+    {Isa::kAvx2, &kLutGemmAvx2},
 #endif
-#if defined(LUTRA_HAVE_AVX512)
-  .avx512 = &kLutGemmAvx512,
+#if defined(LUTRA_HAVE_AVX512VBMI)
+    {Isa::kAvx512Vbmi, &kLutGemmAvx512Vbmi},
 #endif
 };
 }  // namespace
 
-const LutGemmKernels* lut_gemm_kernels(const char* name) { return kVersions.find(name); }
+const LutGemmKernels* lut_gemm_kernels(const char* name) { return find_version(kVersions, name); }
 
 const LutGemmKernels& lut_gemm_kernels(int bits) {
-  static const LutGemmKernels& best = *kVersions.find(nullptr);
+  static const LutGemmKernels& best = *find_version(kVersions, nullptr);
   return bits >= best.min_bits && bits <= best.max_bits ? best : kLutGemmScalar;
 }
 

@@ -4,21 +4,21 @@
 namespace lutra {
 
 namespace {
-constexpr KernelVersions<NormKernels> kVersions {
-  .scalar = &norm_scalar,
+constexpr KernelVersion<NormKernels> kVersions[] = {
+    {Isa::kScalar, &norm_scalar},
 #if defined(LUTRA_HAVE_AVX2)
-  .avx2 = &norm_avx2,
+    {Isa::kAvx2, &norm_avx2},
 #endif
 #if defined(LUTRA_HAVE_AVX512)
-  .avx512 = &norm_avx512,
+    {Isa::kAvx512, &norm_avx512},
 #endif
 };
 }  // namespace
 
-const NormKernels* norm_kernels(const char* name) { return kVersions.find(name); }
+const NormKernels* norm_kernels(const char* name) { return find_version(kVersions, name); }
 
 const NormKernels& norm_kernels() {
-  static const NormKernels& best = *kVersions.find(nullptr);
+  static const NormKernels& best = *find_version(kVersions, nullptr);
   return best;
 }
 

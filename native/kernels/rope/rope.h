@@ -15,7 +15,7 @@ extern const RopeKernels rope_scalar;
 extern const RopeKernels rope_avx2;
 extern const RopeKernels rope_avx512;
 
-// The best version for this machine, and the named one: "scalar", "avx2", "avx512"; null where it cannot run.
+// The best version for this machine, and that of the named instruction set; null where there is none.
 const RopeKernels& rope_kernels();
 const RopeKernels* rope_kernels(const char* name);
 

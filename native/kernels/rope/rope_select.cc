@@ -4,21 +4,21 @@
 namespace lutra {
 
 namespace {
-constexpr KernelVersions<RopeKernels> kVersions {
-  .scalar = &rope_scalar,
+constexpr KernelVersion<RopeKernels> kVersions[] = {
+    {Isa::kScalar, &rope_scalar},
 #if defined(LUTRA_HAVE_AVX2)
-  .avx2 = &rope_avx2,
+    {Isa::kAvx2, &rope_avx2},
 #endif
 #if defined(LUTRA_HAVE_AVX512)
-  .avx512 = &rope_avx512,
+    {Isa::kAvx512, &rope_avx512},
 #endif
 };
 }  // namespace
 
-const RopeKernels* rope_kernels(const char* name) { return kVersions.find(name); }
+const RopeKernels* rope_kernels(const char* name) { return find_version(kVersions, name); }
 
 const RopeKernels& rope_kernels() {
-  static const RopeKernels& best = *kVersions.find(nullptr);
+  static const RopeKernels& best = *find_version(kVersions, nullptr);
   return best;
 }
 

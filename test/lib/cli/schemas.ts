@@ -93,6 +93,16 @@ export const results = {
     isa: z.string(),
     threads: number,
     kernels: z.record(z.string(), z.string()),
+    lutGemm: z.array(
+      z.strictObject({
+        mode: z.enum(['exact', 'accurate', 'fast']),
+        kind: z.enum(['uniform', 'planes']),
+        bits: number,
+        firstToken: number,
+        lastToken: number.nullable(),
+        by: z.string(),
+      }),
+    ),
     cuda: z.strictObject({ built: z.boolean(), message: z.string() }),
     environment: z.record(z.string(), z.string()),
     advice: z.array(z.string()),

@@ -3,14 +3,16 @@
 
 #include <vector>
 
+#include "platform/isa.h"
+
 namespace lutra::test {
 
 // find: the family's selector by name.
 template <typename Kernels>
 std::vector<const Kernels*> versions(const Kernels* (*find)(const char*)) {
   std::vector<const Kernels*> all;
-  for (const char* name : {"scalar", "avx2", "avx512"})
-    if (const Kernels* kernels = find(name)) all.push_back(kernels);
+  for (const IsaLevel& level : isa_levels_here())
+    if (const Kernels* kernels = find(level.name)) all.push_back(kernels);
   return all;
 }
 

@@ -1,4 +1,4 @@
-// The AVX-512 set: needs VBMI for 8-bit tables and VNNI for its sums.
+// The AVX-512 set with VBMI, for 8-bit tables, and VNNI, for their sums.
 #include "kernels/lut_gemm/lut_gemm_avx512.h"
 
 namespace lutra {
@@ -24,11 +24,23 @@ const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
   return tokens > kLutTableTokens ? &kLutPanelsAvx512 : nullptr;
 }
 
+const char* describe(LutMode mode, int, bool) {
+  const char* names[kLutModes] = {"fp32 tables", "s16 tables", "u8 tables"};
+  return names[mode];
+}
+
 }  // namespace
 
-const LutGemmKernels kLutGemmAvx512 = {
-    "avx512", 2,        4,      {1024, 512, 256}, {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
-    build,    multiply, panels,
+const LutGemmKernels kLutGemmAvx512Vbmi = {
+    "avx512vbmi",
+    2,
+    4,
+    {1024, 512, 256},
+    {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
+    build,
+    multiply,
+    panels,
+    describe,
 };
 
 }  // namespace lutra
