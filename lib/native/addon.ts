@@ -55,6 +55,7 @@ export const taskIds = {
   largestMagnitude: 11,
   fitGrid: 12,
   roundToGrid: 13,
+  readThrough: 14,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

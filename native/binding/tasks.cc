@@ -7,6 +7,7 @@
 #include "binding/failure.h"
 #include "binding/tensor_object.h"
 #include "core/checked.h"
+#include "ops/read_through.h"
 #include "ops/transformer.h"
 #include "platform/file.h"
 #include "quantize/column_order.h"
@@ -127,6 +128,13 @@ const TaskRow kTasks[] = {
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        const auto& t = call.tensors;
        return round_to_grid(context, narrowed<int>(call.whole(0)), call.whole(1), t[0], t[1], t[2], t[3]);
+     }},
+    {"readThrough", 1, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       int32_t mixed = 0;
+       LUTRA_TRY(read_through(context, call.tensors[0], &mixed));
+       answer.push_back(mixed);
+       return ok_status();
      }},
 };
 
