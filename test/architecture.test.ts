@@ -17,7 +17,7 @@ const nativeRanks = [
 const libRanks = [
   ['cli', 'server', 'report'],
   ['pipeline'],
-  ['evaluation', 'inference'],
+  ['evaluation', 'inference', 'benchmark'],
   ['calibration', 'quantization'],
   ['models', 'formats', 'tokenizer', 'chat'],
   ['ops'],

@@ -10,8 +10,8 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { machineCard } from '../../lib/benchmark/index.js';
 import { loadModel, lutGemm, QuantizedTensor, quantizeModel, Tensor } from '../../lib/index.js';
-import { machineCard } from '../machine-card.js';
 import { writeSyntheticCheckpoint } from './synthetic-checkpoint.js';
 
 const calibration = join(

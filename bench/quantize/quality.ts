@@ -11,9 +11,9 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { machineCard } from '../../lib/benchmark/index.js';
 import { table } from '../../lib/cli/table.js';
 import { evaluate, loadModel, quantizeModel } from '../../lib/index.js';
-import { machineCard } from '../machine-card.js';
 
 const separator = '<|endoftext|>';
 const widths = [4, 3, 2];

@@ -1,8 +1,10 @@
 import { cpus, totalmem } from 'node:os';
-import { doctor } from '../lib/index.js';
+import { doctor } from '../native/index.js';
 
 /** The machine that a result was measured on, without its name. */
-export function machineCard(): Record<string, string | number> {
+export type MachineCard = Record<string, string | number>;
+
+export function machineCard(): MachineCard {
   const { platform, node, isa, threads } = doctor();
   return {
     processor: cpus()[0]?.model.trim() ?? 'unknown',

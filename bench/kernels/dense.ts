@@ -1,0 +1,94 @@
+/** The fp32 products that calibration lives on, against the multiply-add peak of the machine. */
+import { execFileSync } from 'node:child_process';
+import { join } from 'node:path';
+import { burst, type Contestant, type Entry, normalizedMeanSquaredError, Random } from '../../lib/benchmark/index.js';
+import { Program } from '../../lib/ops/index.js';
+import { Tensor } from '../../lib/tensor/index.js';
+
+export interface DenseCase {
+  /** y = x · wᵀ, or the Gram matrix xᵀ · x, one triangle of which is computed. */
+  op: 'gemm' | 'syrk';
+  /** Rows and columns of every operand. */
+  size: number;
+  threads: number;
+}
+
+const checkedRows = 16;
+
+/** A contestant whose work is in floating-point operations. */
+export function denseEntry({ op, size, threads }: DenseCase): Entry {
+  const random = new Random(size);
+  const x = Tensor.copyOf(random.normals(size * size), [size, size]);
+  const w = Tensor.copyOf(random.normals(size * size), [size, size]);
+  const y = Tensor.zeros(op === 'gemm' ? 'f32' : 'f64', [size, size]);
+  const program = op === 'gemm' ? new Program().linear(w, x, y) : new Program().accumulateGram(x, y);
+  let calls = 0;
+  return {
+    name: `lutra ${op} ${size}`,
+    work: op === 'gemm' ? 2 * size ** 3 : size ** 2 * (size + 1),
+    matrices: 1,
+    burst(length) {
+      calls = 0;
+      y.fill(op === 'gemm' ? Number.NaN : 0);
+      return burst(() => {
+        program.run({ threads });
+        calls++;
+      }, length);
+    },
+    error() {
+      const found = y.read(0, checkedRows * size);
+      // The Gram matrix of every call is added to that of the calls before.
+      const exact = op === 'gemm' ? products(x, w) : gram(x).map((value) => value * calls);
+      return normalizedMeanSquaredError(found, exact);
+    },
+    dispose() {
+      program.dispose();
+      for (const tensor of [x, w, y]) tensor.dispose();
+    },
+  };
+}
+
+/** The first rows of x · wᵀ in fp64. */
+function products(x: Tensor, w: Tensor): number[] {
+  const [size = 0] = x.shape;
+  const [a, b] = [x.read(0, checkedRows * size), w.read()];
+  return Array.from({ length: checkedRows * size }, (_, index) => {
+    const [row, column] = [Math.floor(index / size), index % size];
+    let sum = 0;
+    for (let k = 0; k < size; k++) sum += (a[row * size + k] ?? 0) * (b[column * size + k] ?? 0);
+    return sum;
+  });
+}
+
+/** The first rows of xᵀ · x in fp64. */
+function gram(x: Tensor): number[] {
+  const [size = 0] = x.shape;
+  const data = x.read();
+  const sums = new Array<number>(checkedRows * size).fill(0);
+  for (let k = 0; k < size; k++)
+    for (let row = 0; row < checkedRows; row++)
+      for (let column = 0; column < size; column++) {
+        const index = row * size + column;
+        sums[index] = (sums[index] ?? 0) + (data[k * size + row] ?? 0) * (data[k * size + column] ?? 0);
+      }
+  return sums;
+}
+
+const root = join(import.meta.dirname, '..', '..');
+const build = join(root, 'build', 'bench');
+
+/** The peak of one thread or all, from a program of its own (fma_peak.cc), which this builds. */
+export function peakContestant(threads: number): Contestant {
+  const cmake = (...args: string[]) =>
+    execFileSync('cmake', args, { cwd: root, stdio: ['ignore', 'ignore', 'inherit'] });
+  cmake('-S', '.', '-B', build, '-DLUTRA_BENCH=ON');
+  cmake('--build', build, '--target', 'fma_peak');
+  const work = 1e9;
+  return {
+    work,
+    burst() {
+      const rates = JSON.parse(execFileSync(join(build, 'fma_peak'), { encoding: 'utf8' }));
+      return [1e3 / (threads === 1 ? rates.oneThread : rates.allThreads)];
+    },
+  };
+}

@@ -1,0 +1,72 @@
+/**
+ * The goals of goals.ts, measured on this machine beside ONNX Runtime:
+ *
+ *     npm run bench:kernels -- [--only <pattern>] [--out bench/results/kernels.jsonl] [--plot bench/results/kernels.svg]
+ *
+ * <pattern> is a regular expression on the goals' names; --list prints them. Without `npm ci --ignore-scripts` in
+ * bench/peers the goals against ONNX Runtime are left out.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { parseArgs } from 'node:util';
+import { linesOf, machineCard, Workbench } from '../../lib/benchmark/index.js';
+import { table } from '../../lib/cli/table.js';
+import { OnnxRuntime, onnxRuntimeIsInstalled } from '../peers/onnxruntime.js';
+import { type Bound, goals } from './goals.js';
+import { type GoalResult, measureGoal } from './measure-goal.js';
+
+const { values: options } = parseArgs({
+  options: { only: { type: 'string' }, out: { type: 'string' }, list: { type: 'boolean' } },
+});
+const chosen = goals.filter(({ name }) => new RegExp(options.only ?? '').test(name));
+
+const boundName = (bound: Bound | null): string =>
+  bound === null ? '' : 'atLeast' in bound ? `>= ${bound.atLeast}` : `<= ${bound.atMost}`;
+
+function cells({ goal, bound, ratio, met, rows }: GoalResult): string[] {
+  const [ours, ...others] = rows;
+  const theirs = others.toSorted((a, b) => a.milliseconds - b.milliseconds)[0];
+  return [
+    goal,
+    boundName(bound),
+    ratio.median.toFixed(3),
+    `${ratio.p10.toFixed(3)}..${ratio.p90.toFixed(3)}`,
+    met === null ? '' : met ? 'met' : 'MISSED',
+    (ours?.milliseconds ?? Number.NaN).toFixed(4),
+    (ours?.normalizedMeanSquaredError ?? Number.NaN).toExponential(1),
+    theirs ? theirs.name : '',
+    theirs ? theirs.milliseconds.toFixed(4) : '',
+    theirs ? theirs.normalizedMeanSquaredError.toExponential(1) : '',
+  ];
+}
+
+const head = ['goal', 'bound', 'ratio', 'rounds', '', 'ms', 'NMSE', 'fastest other', 'its ms', 'its NMSE'];
+
+async function run(): Promise<void> {
+  const installed = onnxRuntimeIsInstalled();
+  const measurable = chosen.filter(({ against }) => against.kind !== 'ort' || installed);
+  if (measurable.length < chosen.length)
+    console.error(`${chosen.length - measurable.length} goals left out: npm ci --ignore-scripts in bench/peers`);
+  const ort = measurable.some(({ against }) => against.kind === 'ort') ? new OnnxRuntime() : null;
+  const results: GoalResult[] = [];
+  try {
+    using bench = new Workbench();
+    for (const goal of measurable) {
+      const result = await measureGoal(goal, bench, ort);
+      results.push(result);
+      console.error(cells(result).filter(Boolean).join('  '));
+    }
+  } finally {
+    await ort?.dispose();
+  }
+  console.log(table(head, results.map(cells)));
+  const judged = results.filter(({ met }) => met !== null);
+  console.log(`\n${judged.filter(({ met }) => met).length} of ${judged.length} goals met`);
+  if (options.out) {
+    mkdirSync(dirname(options.out), { recursive: true });
+    writeFileSync(options.out, linesOf(machineCard(), results));
+  }
+}
+
+if (options.list) console.log(chosen.map(({ name, bound }) => `${name}  ${boundName(bound)}`).join('\n'));
+else await run();

@@ -1,0 +1,91 @@
+import { type BenchCase, weightsName } from './cases.js';
+import type { Entry } from './entries.js';
+import type { MachineCard } from './machine-card.js';
+import type { Contestant } from './rounds.js';
+import { shapeName } from './shapes.js';
+import { median, ratioOfRounds, summarize } from './statistics.js';
+
+/** What the samples of one contestant say. Times are of one call, from the JavaScript call to its return. */
+export interface EntryRow {
+  /** Who computed, for example `lutra W2 fast`. */
+  name: string;
+  milliseconds: number;
+  p10: number;
+  p90: number;
+  samples: number;
+  normalizedMeanSquaredError: number;
+}
+
+/** One line of a result: a product with quantized weights. */
+export interface BenchRow extends EntryRow {
+  shape: string;
+  weights: string;
+  groupSize: number;
+  tokens: number;
+  threads: number;
+  caches: string;
+  matrices: number;
+  /** Packed bytes of the matrix a second. */
+  gigabytesPerSecond: number;
+  /** Memory read with the same threads, between the same bursts. */
+  readGigabytesPerSecond: number;
+  /** The one of the other. Out of warm caches it passes 1. */
+  shareOfReadBandwidth: number;
+  /** 1e9 multiplications with a weight a second. */
+  gigaMacsPerSecond: number;
+}
+
+export async function entryRow(entry: Entry, rounds: readonly number[][]): Promise<EntryRow> {
+  const { median: milliseconds, p10, p90, samples } = summarize(rounds.flat());
+  return { name: entry.name, milliseconds, p10, p90, samples, normalizedMeanSquaredError: await entry.error() };
+}
+
+/** @param probeRounds of the probe, measured between the same bursts */
+export async function benchRow(
+  one: BenchCase,
+  entry: Entry,
+  rounds: readonly number[][],
+  probe: Contestant,
+  probeRounds: readonly number[][],
+): Promise<BenchRow> {
+  const row = await entryRow(entry, rounds);
+  return {
+    ...row,
+    shape: shapeName(one.shape),
+    weights: weightsName(one),
+    groupSize: one.groupSize,
+    tokens: one.tokens,
+    threads: one.threads,
+    caches: one.caches,
+    matrices: entry.matrices,
+    gigabytesPerSecond: entry.work / row.milliseconds / 1e6,
+    readGigabytesPerSecond: probe.work / median(probeRounds.flat()) / 1e6,
+    shareOfReadBandwidth: (entry.work / probe.work) * ratioOfRounds(probeRounds, rounds).median,
+    gigaMacsPerSecond: (one.shape.rows * one.shape.cols * one.tokens) / row.milliseconds / 1e6,
+  };
+}
+
+/** Heads and cells of a table for people. */
+export function tableOf(rows: readonly BenchRow[]): { head: string[]; cells: string[][] } {
+  const head = ['shape', 'caches', 'tokens', 'threads', 'what', 'ms', 'p10', 'p90', 'GB/s', 'of memory', 'GMAC/s'];
+  const cells = rows.map((row) => [
+    row.shape,
+    row.caches,
+    String(row.tokens),
+    String(row.threads),
+    row.name,
+    row.milliseconds.toFixed(4),
+    row.p10.toFixed(4),
+    row.p90.toFixed(4),
+    row.gigabytesPerSecond.toFixed(1),
+    // Out of warm caches weights come faster than memory can be read: a share of its speed would tell nothing.
+    row.caches === 'cold' ? `${(100 * row.shareOfReadBandwidth).toFixed(0)} %` : '-',
+    row.gigaMacsPerSecond.toFixed(0),
+    row.normalizedMeanSquaredError.toExponential(1),
+  ]);
+  return { head: [...head, 'NMSE'], cells };
+}
+
+/** JSON lines: the machine first, then a line a row. */
+export const linesOf = (machine: MachineCard, rows: readonly object[]): string =>
+  [{ machine }, ...rows].map((line) => `${JSON.stringify(line)}\n`).join('');
