@@ -15,13 +15,16 @@
 
 namespace lutra {
 
-void lut_gemm_avx512_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
-void lut_gemm_avx512_build_accurate(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
 void lut_gemm_avx512_build_exact(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
-void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
-void lut_gemm_avx512_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
 void lut_gemm_avx512_exact(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
 extern const LutPanelKernels kLutPanelsAvx512;
+
+// With VBMI and VNNI.
+void lut_gemm_avx512vbmi_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block, const LutTables&);
+void lut_gemm_avx512vbmi_build_accurate(const float* x, int64_t cols, int64_t group_size, int64_t block,
+                                        const LutTables&);
+void lut_gemm_avx512vbmi_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+void lut_gemm_avx512vbmi_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
 
 // 16 stored values from element i on, as fp32.
 LUTRA_INLINE __m512 lut_load(const void* values, int64_t i, LutFloat type) {

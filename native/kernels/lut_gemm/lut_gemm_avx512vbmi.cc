@@ -9,15 +9,15 @@ void build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64
            const LutTables& tables) {
   for (int64_t block = first; block < last; ++block) {
     if (mode == kLutExact) lut_gemm_avx512_build_exact(x, cols, group_size, block, tables);
-    if (mode == kLutAccurate) lut_gemm_avx512_build_accurate(x, cols, group_size, block, tables);
-    if (mode == kLutFast) lut_gemm_avx512_build_fast(x, cols, group_size, block, tables);
+    if (mode == kLutAccurate) lut_gemm_avx512vbmi_build_accurate(x, cols, group_size, block, tables);
+    if (mode == kLutFast) lut_gemm_avx512vbmi_build_fast(x, cols, group_size, block, tables);
   }
 }
 
 void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   if (mode == kLutExact) lut_gemm_avx512_exact(tile, tables, y, accumulate);
-  if (mode == kLutAccurate) lut_gemm_avx512_accurate(tile, tables, y, accumulate);
-  if (mode == kLutFast) lut_gemm_avx512_fast(tile, tables, y, accumulate);
+  if (mode == kLutAccurate) lut_gemm_avx512vbmi_accurate(tile, tables, y, accumulate);
+  if (mode == kLutFast) lut_gemm_avx512vbmi_fast(tile, tables, y, accumulate);
 }
 
 const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {

@@ -70,8 +70,8 @@ struct Fast {
 
 }  // namespace
 
-void lut_gemm_avx512_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block,
-                                const LutTables& tables) {
+void lut_gemm_avx512vbmi_build_fast(const float* x, int64_t cols, int64_t group_size, int64_t block,
+                                    const LutTables& tables) {
   float padded[kLutBlock];
   float sums16[4];
   __m512 fp[16];
@@ -90,7 +90,7 @@ void lut_gemm_avx512_build_fast(const float* x, int64_t cols, int64_t group_size
   }
 }
 
-void lut_gemm_avx512_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+void lut_gemm_avx512vbmi_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   lut_tile_product<Fast>(tile, tables, y, accumulate);
 }
 

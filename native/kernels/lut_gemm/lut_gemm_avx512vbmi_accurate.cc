@@ -72,8 +72,8 @@ struct Accurate {
 
 }  // namespace
 
-void lut_gemm_avx512_build_accurate(const float* x, int64_t cols, int64_t group_size, int64_t block,
-                                    const LutTables& tables) {
+void lut_gemm_avx512vbmi_build_accurate(const float* x, int64_t cols, int64_t group_size, int64_t block,
+                                        const LutTables& tables) {
   float padded[kLutBlock];
   float sums16[4];
   __m512 fp[16];
@@ -91,7 +91,7 @@ void lut_gemm_avx512_build_accurate(const float* x, int64_t cols, int64_t group_
   }
 }
 
-void lut_gemm_avx512_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
+void lut_gemm_avx512vbmi_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
   lut_tile_product<Accurate>(tile, tables, y, accumulate);
 }
 
