@@ -6,8 +6,8 @@
 #include "kernels/attention/attention.h"
 #include "kernels/convert/convert.h"
 #include "kernels/gemm/gemm.h"
-#include "kernels/half_gemm/half_gemm.h"
 #include "kernels/lut_gemm/lut_gemm.h"
+#include "kernels/narrow_gemm/narrow_gemm.h"
 #include "kernels/norm/norm.h"
 #include "kernels/rope/rope.h"
 
@@ -18,7 +18,7 @@ std::span<const KernelChoice> kernel_choices() {
   static const KernelChoice choices[] = {
       {"lut_gemm", lut_gemm_kernels(4).name},
       {"gemm", gemm_kernels().name},
-      {"half_gemm", half_gemm_kernels().name},
+      {"narrow_gemm", narrow_gemm_kernels().name},
       {"attention", attention_kernels().name},
       {"activation", activation_kernels().name},
       {"norm", norm_kernels().name},

@@ -6,7 +6,7 @@
 #include "core/checked.h"
 #include "kernels/convert/convert.h"
 #include "kernels/gemm/gemm.h"
-#include "kernels/half_gemm/half_gemm.h"
+#include "kernels/narrow_gemm/narrow_gemm.h"
 #include "ops/lane_scratch.h"
 #include "ops/operand.h"
 
@@ -31,11 +31,11 @@ const uint16_t* offset16(const RightOperand& b, int64_t row, int64_t kk) {
 Status product_of_few(Context& context, int64_t n, int64_t m, int64_t k, const float* a, int64_t a_stride,
                       const RightOperand& b, float* c, int64_t c_stride) {
   const GemmKernels& gemm = gemm_kernels();
-  const HalfGemmKernels& half = half_gemm_kernels();
+  const NarrowGemmKernels& narrow = narrow_gemm_kernels();
   const bool wide = b.dtype == Dtype::kF32;
-  const HalfDot half_dot = b.dtype == Dtype::kBF16 ? half.dot_bf16 : half.dot_f16;
-  const int64_t group = wide ? gemm.dot_rows : half.dot_rows;
-  const int64_t tokens = wide ? gemm.dot_tokens : half.dot_tokens;
+  const HalfDot half_dot = b.dtype == Dtype::kBF16 ? narrow.dot_bf16 : narrow.dot_f16;
+  const int64_t group = wide ? gemm.dot_rows : narrow.dot_rows;
+  const int64_t tokens = wide ? gemm.dot_tokens : narrow.dot_tokens;
   const int64_t row_bytes = k * static_cast<int64_t>(dtype_bytes(b.dtype));
   const int64_t part_rows = round_up(std::max<int64_t>(1, kPartBytes / row_bytes), group);
   return finished(context.parallel(ceil_div(m, part_rows), [&](int64_t part) {

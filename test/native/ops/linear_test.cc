@@ -2,7 +2,7 @@
 
 #include "../operands.h"
 #include "kernels/gemm/gemm.h"
-#include "kernels/half_gemm/half_gemm.h"
+#include "kernels/narrow_gemm/narrow_gemm.h"
 
 using namespace lutra;
 using namespace lutra::test;
@@ -34,7 +34,7 @@ void check_linear(Dtype dtype, Distribution d) {
     if constexpr (sizeof(Weight) == 4) {
       gemm_reference(x.data(), s.k, w.data(), s.k, s.n, s.m, s.k, expected.data());
     } else {
-      half_gemm_reference(x.data(), s.k, w.data(), s.k, dtype == Dtype::kBF16, s.n, s.m, s.k, expected.data());
+      narrow_gemm_reference(x.data(), s.k, w.data(), s.k, dtype == Dtype::kBF16, s.n, s.m, s.k, expected.data());
     }
     Operand<float> y1({s.n, s.m}), y2({s.n, s.m}), y3({s.n, s.m});
     CHECK(linear(one.context, x.view, w.view, y1.view).ok());

@@ -1,4 +1,4 @@
-#include "kernels/half_gemm/half_gemm.h"
+#include "kernels/narrow_gemm/narrow_gemm.h"
 
 #include "../operands.h"
 #include "versions.h"
@@ -15,7 +15,7 @@ const std::vector<int64_t>& depths() {
   return quick() ? few : all;
 }
 
-void check_dot(const HalfGemmKernels& kernels, bool bf16, int64_t tokens, int64_t rows, int64_t k, Distribution d) {
+void check_dot(const NarrowGemmKernels& kernels, bool bf16, int64_t tokens, int64_t rows, int64_t k, Distribution d) {
   const HalfDot dot = bf16 ? kernels.dot_bf16 : kernels.dot_f16;
   Guarded<float> x(static_cast<size_t>(tokens * k), static_cast<size_t>(k % 3));
   Guarded<uint16_t> w(static_cast<size_t>(rows * k), static_cast<size_t>(k % 5));
@@ -25,12 +25,12 @@ void check_dot(const HalfGemmKernels& kernels, bool bf16, int64_t tokens, int64_
   for (size_t i = 0; i < w.size(); ++i) w[i] = bf16 ? float_to_bfloat16(wide[i]) : float_to_half(wide[i]);
   const size_t outputs = static_cast<size_t>(tokens * rows);
   std::vector<double> expected(outputs), magnitude(outputs);
-  half_gemm_reference(x.data(), k, w.data(), k, bf16, tokens, rows, k, expected.data());
+  narrow_gemm_reference(x.data(), k, w.data(), k, bf16, tokens, rows, k, expected.data());
   std::vector<float> size_of_x(x.size());
   std::vector<uint16_t> size_of_w(w.size());
   for (size_t i = 0; i < x.size(); ++i) size_of_x[i] = std::fabs(x[i]);
   for (size_t i = 0; i < w.size(); ++i) size_of_w[i] = w[i] & 0x7fff;
-  half_gemm_reference(size_of_x.data(), k, size_of_w.data(), k, bf16, tokens, rows, k, magnitude.data());
+  narrow_gemm_reference(size_of_x.data(), k, size_of_w.data(), k, bf16, tokens, rows, k, magnitude.data());
   Guarded<float> y(outputs, 1);
   dot(x.data(), k, tokens, w.data(), k, rows, k, y.data(), rows);
   for (size_t i = 0; i < outputs; ++i) CHECK_LE(std::fabs(y[i] - expected[i]), 1e-6 * magnitude[i] + 1e-44);
@@ -39,7 +39,7 @@ void check_dot(const HalfGemmKernels& kernels, bool bf16, int64_t tokens, int64_
   CHECK(alone == y[outputs - 1]);
 }
 
-void check_parity(const HalfGemmKernels& kernels) {
+void check_parity(const NarrowGemmKernels& kernels) {
   for (const Distribution d :
        {Distribution::kNormal, Distribution::kConstant, Distribution::kZero, Distribution::kDenormal})
     for (const bool bf16 : {false, true})
@@ -50,18 +50,18 @@ void check_parity(const HalfGemmKernels& kernels) {
 
 void dot_with_swapped_rows(const float* x, int64_t x_stride, int64_t tokens, const uint16_t* w, int64_t w_stride,
                            int64_t rows, int64_t k, float* y, int64_t y_stride) {
-  half_gemm_scalar.dot_f16(x, x_stride, tokens, w, w_stride, rows, k, y, y_stride);
+  narrow_gemm_scalar.dot_f16(x, x_stride, tokens, w, w_stride, rows, k, y, y_stride);
   if (rows > 2) std::swap(y[1], y[2]);
 }
 
 }  // namespace
 
-LUTRA_TEST(half_gemm, every_version_agrees_with_the_reference) {
-  for (const HalfGemmKernels* kernels : versions<HalfGemmKernels>(half_gemm_kernels)) check_parity(*kernels);
+LUTRA_TEST(narrow_gemm, every_version_agrees_with_the_reference) {
+  for (const NarrowGemmKernels* kernels : versions<NarrowGemmKernels>(narrow_gemm_kernels)) check_parity(*kernels);
 }
 
-LUTRA_TEST(half_gemm, the_check_sees_a_planted_fault) {
-  HalfGemmKernels mutant = half_gemm_scalar;
+LUTRA_TEST(narrow_gemm, the_check_sees_a_planted_fault) {
+  NarrowGemmKernels mutant = narrow_gemm_scalar;
   mutant.dot_f16 = dot_with_swapped_rows;
   CHECK(catches([&] { check_parity(mutant); }));
 }

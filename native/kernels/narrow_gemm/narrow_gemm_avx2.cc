@@ -1,6 +1,6 @@
 #include <immintrin.h>
 
-#include "kernels/half_gemm/half_gemm.h"
+#include "kernels/narrow_gemm/narrow_gemm.h"
 
 namespace lutra {
 
@@ -80,6 +80,6 @@ void dot(const float* x, int64_t x_stride, int64_t tokens, const uint16_t* w, in
 
 }  // namespace
 
-const HalfGemmKernels half_gemm_avx2 = {"avx2", kRows, kTokens, dot<false>, dot<true>};
+const NarrowGemmKernels narrow_gemm_avx2 = {"avx2", kRows, kTokens, dot<false>, dot<true>};
 
 }  // namespace lutra

@@ -11,7 +11,7 @@ namespace lutra {
 using HalfDot = void (*)(const float* x, int64_t x_stride, int64_t tokens, const uint16_t* w, int64_t w_stride,
                          int64_t rows, int64_t k, float* y, int64_t y_stride);
 
-struct HalfGemmKernels {
+struct NarrowGemmKernels {
   const char* name;
   int64_t dot_rows;
   int64_t dot_tokens;
@@ -19,16 +19,16 @@ struct HalfGemmKernels {
   HalfDot dot_bf16;
 };
 
-extern const HalfGemmKernels half_gemm_scalar;
-extern const HalfGemmKernels half_gemm_avx2;
-extern const HalfGemmKernels half_gemm_avx512;
+extern const NarrowGemmKernels narrow_gemm_scalar;
+extern const NarrowGemmKernels narrow_gemm_avx2;
+extern const NarrowGemmKernels narrow_gemm_avx512;
 
 // The best version for this machine, and that of the named instruction set; null where there is none.
-const HalfGemmKernels& half_gemm_kernels();
-const HalfGemmKernels* half_gemm_kernels(const char* name);
+const NarrowGemmKernels& narrow_gemm_kernels();
+const NarrowGemmKernels* narrow_gemm_kernels(const char* name);
 
 // The answer: y[n,m] = x[n,k] w[m,k]^T in fp64; w is bf16 where `bf16` is set, f16 otherwise.
-void half_gemm_reference(const float* x, int64_t x_stride, const uint16_t* w, int64_t w_stride, bool bf16, int64_t n,
-                         int64_t m, int64_t k, double* y);
+void narrow_gemm_reference(const float* x, int64_t x_stride, const uint16_t* w, int64_t w_stride, bool bf16, int64_t n,
+                           int64_t m, int64_t k, double* y);
 
 }  // namespace lutra

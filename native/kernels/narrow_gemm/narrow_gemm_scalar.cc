@@ -1,5 +1,5 @@
 #include "core/half.h"
-#include "kernels/half_gemm/half_gemm.h"
+#include "kernels/narrow_gemm/narrow_gemm.h"
 
 namespace lutra {
 
@@ -28,6 +28,6 @@ void dot(const float* x, int64_t x_stride, int64_t tokens, const uint16_t* w, in
 
 }  // namespace
 
-const HalfGemmKernels half_gemm_scalar = {"scalar", 4, kTokens, dot<half_to_float>, dot<bfloat16_to_float>};
+const NarrowGemmKernels narrow_gemm_scalar = {"scalar", 4, kTokens, dot<half_to_float>, dot<bfloat16_to_float>};
 
 }  // namespace lutra

@@ -1,10 +1,10 @@
 #include "core/half.h"
-#include "kernels/half_gemm/half_gemm.h"
+#include "kernels/narrow_gemm/narrow_gemm.h"
 
 namespace lutra {
 
-void half_gemm_reference(const float* x, int64_t x_stride, const uint16_t* w, int64_t w_stride, bool bf16, int64_t n,
-                         int64_t m, int64_t k, double* y) {
+void narrow_gemm_reference(const float* x, int64_t x_stride, const uint16_t* w, int64_t w_stride, bool bf16, int64_t n,
+                           int64_t m, int64_t k, double* y) {
   for (int64_t t = 0; t < n; ++t)
     for (int64_t r = 0; r < m; ++r) {
       double sum = 0;
