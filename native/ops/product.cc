@@ -20,37 +20,46 @@ constexpr int64_t kFewRows = 16;           // up to here the rows of B are read 
 constexpr int64_t kInvariantRows = 256;    // the same, where a row's bits may not depend on how many there are
 constexpr int64_t kPartBytes = 256 << 10;  // of B, in a part of the product with few rows
 
-const float* offset(const RightOperand& b, int64_t row, int64_t kk) {
-  return static_cast<const float*>(b.data) + row * b.stride + kk;
+template <typename T>
+const T* element(const RightOperand& b, int64_t row, int64_t kk) {
+  return static_cast<const T*>(b.data) + row * b.stride + kk;
 }
-const uint16_t* offset16(const RightOperand& b, int64_t row, int64_t kk) {
-  return static_cast<const uint16_t*>(b.data) + row * b.stride + kk;
-}
+
+// The kernels that read rows of B as they are stored.
+struct RowsInPlace {
+  const RightOperand& b;
+  const GemmKernels& gemm = gemm_kernels();
+  const NarrowGemmKernels& narrow = narrow_gemm_kernels();
+
+  bool wide() const { return !b.row_scales && b.dtype == Dtype::kF32; }
+  int64_t group() const { return wide() ? gemm.dot_rows : narrow.dot_rows; }
+  int64_t tokens() const { return wide() ? gemm.dot_tokens : narrow.dot_tokens; }
+  int64_t element_bytes() const { return b.row_scales ? 1 : static_cast<int64_t>(dtype_bytes(b.dtype)); }
+
+  // c[t * c_stride + r - row] for `count` rows of A and the rows [row, row + rows) of B.
+  void dot(const float* a, int64_t a_stride, int64_t count, int64_t row, int64_t rows, int64_t k, float* c,
+           int64_t c_stride) const {
+    if (b.row_scales)
+      return narrow.dot_i8(a, a_stride, count, element<int8_t>(b, row, 0), b.stride, b.row_scales + row, rows, k, c,
+                           c_stride);
+    if (wide()) return gemm.dot(a, a_stride, count, element<float>(b, row, 0), b.stride, rows, k, c, c_stride);
+    const HalfDot dot16 = b.dtype == Dtype::kBF16 ? narrow.dot_bf16 : narrow.dot_f16;
+    dot16(a, a_stride, count, element<uint16_t>(b, row, 0), b.stride, rows, k, c, c_stride);
+  }
+};
 
 // Few rows of A: B is streamed once, each group of its rows meets all rows of A while it is in L1.
 Status product_of_few(Context& context, int64_t n, int64_t m, int64_t k, const float* a, int64_t a_stride,
                       const RightOperand& b, float* c, int64_t c_stride) {
-  const GemmKernels& gemm = gemm_kernels();
-  const NarrowGemmKernels& narrow = narrow_gemm_kernels();
-  const bool wide = b.dtype == Dtype::kF32;
-  const HalfDot half_dot = b.dtype == Dtype::kBF16 ? narrow.dot_bf16 : narrow.dot_f16;
-  const int64_t group = wide ? gemm.dot_rows : narrow.dot_rows;
-  const int64_t tokens = wide ? gemm.dot_tokens : narrow.dot_tokens;
-  const int64_t row_bytes = k * static_cast<int64_t>(dtype_bytes(b.dtype));
-  const int64_t part_rows = round_up(std::max<int64_t>(1, kPartBytes / row_bytes), group);
+  const RowsInPlace in_place{b};
+  const int64_t group = in_place.group();
+  const int64_t part_rows = round_up(std::max<int64_t>(1, kPartBytes / (k * in_place.element_bytes())), group);
   return finished(context.parallel(ceil_div(m, part_rows), [&](int64_t part) {
     const int64_t end = std::min(m, (part + 1) * part_rows);
     for (int64_t r = part * part_rows; r < end; r += group)
-      for (int64_t t = 0; t < n; t += tokens) {
-        const int64_t rows = std::min(group, end - r);
-        const int64_t count = std::min(tokens, n - t);
-        float* y = c + t * c_stride + r;
-        if (wide) {
-          gemm.dot(a + t * a_stride, a_stride, count, offset(b, r, 0), b.stride, rows, k, y, c_stride);
-        } else {
-          half_dot(a + t * a_stride, a_stride, count, offset16(b, r, 0), b.stride, rows, k, y, c_stride);
-        }
-      }
+      for (int64_t t = 0; t < n; t += in_place.tokens())
+        in_place.dot(a + t * a_stride, a_stride, std::min(in_place.tokens(), n - t), r, std::min(group, end - r), k,
+                     c + t * c_stride + r, c_stride);
   }));
 }
 
@@ -112,18 +121,25 @@ class BlockedProduct {
     });
   }
 
-  // The panel of rows [row, row + live) of B; 16-bit rows are widened behind it first.
+  // The panel of rows [row, row + live) of B; narrow rows are widened behind it first.
   void pack_right(int64_t row, int64_t live, int64_t kk, int64_t depth, float* panel) const {
-    if (b_.k_major) return gemm_.pack_columns(offset(b_, kk, row), b_.stride, live, depth, gemm_.tile_cols, panel);
-    if (b_.dtype == Dtype::kF32)
-      return gemm_.pack_rows(offset(b_, row, kk), b_.stride, live, depth, gemm_.tile_cols, panel);
-    const auto widen = b_.dtype == Dtype::kBF16 ? convert_.bf16_to_f32 : convert_.f16_to_f32;
+    if (b_.k_major)
+      return gemm_.pack_columns(element<float>(b_, kk, row), b_.stride, live, depth, gemm_.tile_cols, panel);
+    if (!b_.row_scales && b_.dtype == Dtype::kF32)
+      return gemm_.pack_rows(element<float>(b_, row, kk), b_.stride, live, depth, gemm_.tile_cols, panel);
     float* widened = panel + gemm_.tile_cols * depth;
-    for (int64_t i = 0; i < live; ++i) widen(offset16(b_, row + i, kk), widened + i * depth, depth);
+    for (int64_t i = 0; i < live; ++i) widen(row + i, kk, depth, widened + i * depth);
     gemm_.pack_rows(widened, depth, live, depth, gemm_.tile_cols, panel);
   }
 
+  void widen(int64_t row, int64_t kk, int64_t depth, float* y) const {
+    if (b_.row_scales) return narrow_.widen_i8(element<int8_t>(b_, row, kk), b_.row_scales[row], y, depth);
+    const auto widen16 = b_.dtype == Dtype::kBF16 ? convert_.bf16_to_f32 : convert_.f16_to_f32;
+    widen16(element<uint16_t>(b_, row, kk), y, depth);
+  }
+
   const GemmKernels& gemm_ = gemm_kernels();
+  const NarrowGemmKernels& narrow_ = narrow_gemm_kernels();
   const ConvertKernels& convert_ = convert_kernels();
   const RightOperand& b_;
   int64_t m_;

@@ -8,12 +8,14 @@
 namespace lutra {
 
 // B of a product A B^T: m rows of k elements, row-major with `stride` elements from row to row; or, where `k_major` is
-// set (f32 only), k rows of m elements.
+// set (f32 only), k rows of m elements. Where `row_scales` is set the elements are int8, whatever dtype says, and row r
+// is row_scales[r] times them.
 struct RightOperand {
   const void* data = nullptr;
   Dtype dtype = Dtype::kF32;
   int64_t stride = 0;
   bool k_major = false;
+  const float* row_scales = nullptr;
 };
 
 // c[n,m] = a[n,k] b^T. Every element is summed in fp32 over blocks of 256 ascending k where the product is blocked,

@@ -1,5 +1,6 @@
-// Dot products of f32 rows with f16 or bf16 rows read in place: a weight is widened in a register, once per group of
-// tokens. Many tokens go another way: the operator widens a block of rows and uses the gemm family.
+// Dot products of f32 rows with rows kept narrower than f32 and read in place: f16, bf16, or int8 with one f32 scale a
+// row. A weight is widened in a register, once per group of tokens. Many tokens go another way: the operator widens a
+// block of rows and uses the gemm family.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,9 @@ namespace lutra {
 // on k alone.
 using HalfDot = void (*)(const float* x, int64_t x_stride, int64_t tokens, const uint16_t* w, int64_t w_stride,
                          int64_t rows, int64_t k, float* y, int64_t y_stride);
+// The same for weights scales[r] * w[r, :]: the scale multiplies the finished sum, once.
+using Int8Dot = void (*)(const float* x, int64_t x_stride, int64_t tokens, const int8_t* w, int64_t w_stride,
+                         const float* scales, int64_t rows, int64_t k, float* y, int64_t y_stride);
 
 struct NarrowGemmKernels {
   const char* name;
@@ -17,6 +21,9 @@ struct NarrowGemmKernels {
   int64_t dot_tokens;
   HalfDot dot_f16;
   HalfDot dot_bf16;
+  Int8Dot dot_i8;
+  // y[i] = scale * w[i], rounded to f32.
+  void (*widen_i8)(const int8_t* w, float scale, float* y, int64_t count);
 };
 
 extern const NarrowGemmKernels narrow_gemm_scalar;
@@ -30,5 +37,8 @@ const NarrowGemmKernels* narrow_gemm_kernels(const char* name);
 // The answer: y[n,m] = x[n,k] w[m,k]^T in fp64; w is bf16 where `bf16` is set, f16 otherwise.
 void narrow_gemm_reference(const float* x, int64_t x_stride, const uint16_t* w, int64_t w_stride, bool bf16, int64_t n,
                            int64_t m, int64_t k, double* y);
+// The same for int8: y[t, r] = scales[r] * (x[t, :] . w[r, :]).
+void narrow_gemm_reference_i8(const float* x, int64_t x_stride, const int8_t* w, int64_t w_stride, const float* scales,
+                              int64_t n, int64_t m, int64_t k, double* y);
 
 }  // namespace lutra

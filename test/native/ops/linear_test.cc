@@ -3,6 +3,7 @@
 #include "../operands.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/narrow_gemm/narrow_gemm.h"
+#include "ops/product.h"
 
 using namespace lutra;
 using namespace lutra::test;
@@ -54,6 +55,24 @@ LUTRA_TEST(ops, linear_f32) {
 }
 LUTRA_TEST(ops, linear_f16) { check_linear<uint16_t>(Dtype::kF16, Distribution::kNormal); }
 LUTRA_TEST(ops, linear_bf16) { check_linear<uint16_t>(Dtype::kBF16, Distribution::kNormal); }
+
+LUTRA_TEST(ops, product_with_int8_rows) {
+  Lanes one(1), three(3);
+  for (const Shape& s : shapes()) {
+    Operand<float> x({s.n, s.k}), scales({s.m}), y1({s.n, s.m}), y3({s.n, s.m});
+    Guarded<int8_t> w(static_cast<size_t>(s.m * s.k));
+    fill(x, Distribution::kNormal, 11);
+    fill(scales, Distribution::kUniform, 12);
+    for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i * 7919 % 256);
+    std::vector<double> expected(y1.count());
+    narrow_gemm_reference_i8(x.data(), s.k, w.data(), s.k, scales.data(), s.n, s.m, s.k, expected.data());
+    const RightOperand right{.data = w.data(), .stride = s.k, .row_scales = scales.data()};
+    CHECK(product(one.context, s.n, s.m, s.k, x.data(), s.k, right, y1.data(), s.m).ok());
+    CHECK(product(three.context, s.n, s.m, s.k, x.data(), s.k, right, y3.data(), s.m).ok());
+    CHECK_LE(nmse(y1.data(), expected.data(), expected.size()), 1e-12);
+    CHECK(y1.same_bits(y3));
+  }
+}
 
 LUTRA_TEST(ops, linear_of_nothing) {
   Lanes lanes(2);
