@@ -261,12 +261,13 @@ void leave_last_row(LutMode mode, const LutTile& tile, const LutTables& tables, 
 
 // The panels of nine tokens in fast mode, with one kernel of them swapped for a fault.
 LutPanelKernels panels;
+const LutPanelKernels* no_panels(LutMode, int, bool, int64_t, int64_t) { return nullptr; }
 const LutPanelKernels* faulty_panels(LutMode, int, bool, int64_t, int64_t) { return &panels; }
 const LutPanelKernels& best_panels() { return *best().panels(kLutFast, 3, false, 32, 9); }
 
-void drop_a_column(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
-                   int64_t tokens, float* sums, bool accumulate) {
-  best_panels().multiply(tile, first, last - 1, panel, prepared, tokens, sums, accumulate);
+void drop_a_chunk(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
+                  int64_t tokens, float* sums, bool accumulate) {
+  best_panels().multiply(tile, first, last - kLutChunk, panel, prepared, tokens, sums, accumulate);
 }
 
 void overwrite(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
@@ -284,6 +285,7 @@ LUTRA_TEST(lut_gemm, parity_reports_planted_faults) {
     for (auto fault : {drop_last_group, swap_two_rows, forget_offset, ignore_ragged_tail, leave_last_row}) {
       LutGemmKernels mutant = best();
       mutant.multiply = fault;
+      mutant.panels = no_panels;
       CHECK(!lut_parity(mutant, problem, operands, mode).empty());
     }
   }
@@ -295,7 +297,7 @@ LUTRA_TEST(lut_gemm, parity_reports_faults_in_panels) {
   problem.tokens = 9;
   LutOperands operands(problem);
   CHECK(lut_parity(best(), problem, operands, Mode::kFast).empty());
-  for (auto fault : {drop_a_column, overwrite}) {
+  for (auto fault : {drop_a_chunk, overwrite}) {
     panels = best_panels();
     panels.multiply = fault;
     LutGemmKernels mutant = best();
