@@ -181,6 +181,12 @@ void expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel) {
     for (int64_t row = 0; row < tile.stored_rows; row += 16) expand_fold(tile, group, row, folds + row);
 }
 
+// sum += codes * digits, four bytes a lane. Written out because GCC 12 copies the sum to another register and back
+// around its own intrinsic where many sums are live.
+LUTRA_INLINE void add_dot(__m512i& sum, __m512i codes, __m512i digits) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(digits));
+}
+
 // One digit of a span: sums += codes times digits, R registers of rows times T tokens.
 template <int R, int T>
 LUTRA_INLINE void add_digits(const uint8_t* panel, const uint8_t* x, int64_t stride, int64_t chunks,
@@ -193,7 +199,7 @@ LUTRA_INLINE void add_digits(const uint8_t* panel, const uint8_t* x, int64_t str
     for (int t = 0; t < T; ++t) {
       const __m512i digits = _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(x + t * stride + p * 4));
       LUTRA_UNROLL
-      for (int r = 0; r < R; ++r) sums[t][r] = _mm512_dpbusd_epi32(sums[t][r], codes[r], digits);
+      for (int r = 0; r < R; ++r) add_dot(sums[t][r], codes[r], digits);
     }
   }
 }
