@@ -25,6 +25,8 @@ void lut_gemm_avx512vbmi_build_accurate(const float* x, int64_t cols, int64_t gr
                                         const LutTables&);
 void lut_gemm_avx512vbmi_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
 void lut_gemm_avx512vbmi_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+const LutPanelKernels* lut_gemm_avx512vbmi_panels(LutMode mode, int bits, bool planes, int64_t group_size,
+                                                  int64_t tokens);
 
 // 16 stored values from element i on, as fp32.
 LUTRA_INLINE __m512 lut_load(const void* values, int64_t i, LutFloat type) {

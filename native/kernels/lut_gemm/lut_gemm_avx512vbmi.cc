@@ -20,10 +20,6 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
   if (mode == kLutFast) lut_gemm_avx512vbmi_fast(tile, tables, y, accumulate);
 }
 
-const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
-  return tokens > kLutTableTokens ? &kLutPanelsAvx512 : nullptr;
-}
-
 const char* describe(LutMode mode, int, bool) {
   const char* names[kLutModes] = {"fp32 tables", "s16 tables", "u8 tables"};
   return names[mode];
@@ -39,7 +35,7 @@ const LutGemmKernels kLutGemmAvx512Vbmi = {
     {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
     build,
     multiply,
-    panels,
+    lut_gemm_avx512vbmi_panels,
     describe,
 };
 

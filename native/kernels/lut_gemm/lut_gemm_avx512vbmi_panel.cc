@@ -314,13 +314,30 @@ void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* p
 // fp32, the scale (2) and a join for each of a panel's groups.
 constexpr int64_t kRoundings = 3 + 2 * kChunks + 1 + 2 + kChunks;
 
+constexpr LutPanelKernels kFast = {
+    "u8 panels", kCols, kPanelBytes, kRoundings, 127.0f, 0.0, 0.0, prepared_bytes<1>, prepare<1>, expand, multiply<1>,
+};
+constexpr LutPanelKernels kAccurate = {
+    "u8 panels, two digits of x",
+    kCols,
+    kPanelBytes,
+    kRoundings,
+    32639.0f,
+    0.0,
+    0.0,
+    prepared_bytes<2>,
+    prepare<2>,
+    expand,
+    multiply<2>,
+};
+
 }  // namespace
 
-const LutPanelKernels kLutFastPanelsAvx512 = {
-    kCols, kPanelBytes, kRoundings, 127.0f, 0.0, 0.0, prepared_bytes<1>, prepare<1>, expand, multiply<1>,
-};
-const LutPanelKernels kLutAccuratePanelsAvx512 = {
-    kCols, kPanelBytes, kRoundings, 32639.0f, 0.0, 0.0, prepared_bytes<2>, prepare<2>, expand, multiply<2>,
-};
+const LutPanelKernels* lut_gemm_avx512vbmi_panels(LutMode mode, int, bool planes, int64_t group_size, int64_t tokens) {
+  // Spans of these panels are whole chunks, their codes integers.
+  if (mode == kLutExact || planes || group_size == 16) return tokens > kLutTableTokens ? &kLutPanelsAvx512 : nullptr;
+  if (tokens < 2) return nullptr;
+  return mode == kLutFast ? &kFast : &kAccurate;
+}
 
 }  // namespace lutra

@@ -95,6 +95,23 @@ LUTRA_TEST(lut_gemm, every_width_and_kind_matches_the_reference) {
           }
 }
 
+// Every way to block tokens, and their remainders; the last tile has rows to spare.
+LUTRA_TEST(lut_gemm, every_number_of_tokens_matches_the_reference) {
+  for (int64_t tokens = 1; tokens < 258; tokens += tokens == 17 ? 14 : tokens == 33 ? 94 : tokens == 129 ? 126 : 1)
+    for (int bits : {2, 3, 4})
+      for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes}) {
+        if (quick() && (tokens + bits) % 3 != 0) continue;
+        LutCase problem;
+        const int64_t group = tokens % 3 == 0 ? 64 : tokens % 3 == 1 ? 128 : 352;
+        const OffsetKind offset = bits == 3 ? OffsetKind::kReal : OffsetKind::kNone;
+        problem.layout = make_layout(bits == 2 ? 64 : 100, 352, group, bits, kind, offset, Dtype::kF16);
+        problem.tokens = tokens;
+        LutOperands operands(problem);
+        for (const LutGemmKernels* set : versions(lut_gemm_kernels))
+          for (Mode mode : kModes) demand(lut_parity(*set, problem, operands, mode));
+      }
+}
+
 LUTRA_TEST(lut_gemm, scalar_takes_one_to_eight_planes) {
   for (int bits : {1, 5, 6, 7, 8})
     for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes})
