@@ -95,14 +95,12 @@ function recordAttention(
   const [qProj, kProj, vProj, oProj] = block.linears as [LinearNode, LinearNode, LinearNode, LinearNode];
   program.rmsNorm(hidden, denseWeight(weights, block.attentionNorm), config.normEpsilon, normed);
   step.tap?.(qProj.input, normed, program);
-  recordLinear(program, qProj, weights, normed, q, step.products);
-  recordLinear(program, kProj, weights, normed, k, step.products);
-  recordLinear(program, vProj, weights, normed, v, step.products);
+  recordLinears(program, [qProj, kProj, vProj], weights, normed, [q, k, v], step.products);
   program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
   program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
   program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
   step.tap?.(oProj.input, attended, program);
-  recordLinear(program, oProj, weights, attended, normed, step.products);
+  recordLinears(program, [oProj], weights, attended, [normed], step.products);
   program.add(normed, hidden);
 }
 
@@ -117,11 +115,10 @@ function recordFeedForward(
   const [gateProj, upProj, downProj] = block.linears.slice(4) as [LinearNode, LinearNode, LinearNode];
   program.rmsNorm(step.hidden, denseWeight(weights, block.feedForwardNorm), config.normEpsilon, normed);
   step.tap?.(gateProj.input, normed, program);
-  recordLinear(program, gateProj, weights, normed, gate, step.products);
-  recordLinear(program, upProj, weights, normed, up, step.products);
+  recordLinears(program, [gateProj, upProj], weights, normed, [gate, up], step.products);
   program.swiglu(gate, up, gate);
   step.tap?.(downProj.input, gate, program);
-  recordLinear(program, downProj, weights, gate, normed, step.products);
+  recordLinears(program, [downProj], weights, gate, [normed], step.products);
   program.add(normed, step.hidden);
 }
 
@@ -136,16 +133,18 @@ export function recordHead(
   program.linear(head.lmHead, step.normed, step.logits, step.products);
 }
 
-function recordLinear(
+/** Linear layers that share their input. */
+function recordLinears(
   program: Program,
-  node: LinearNode,
+  nodes: readonly LinearNode[],
   weights: ReadonlyMap<string, Weight>,
   x: Tensor,
-  y: Tensor,
+  results: readonly Tensor[],
   products: ProductOptions,
 ): void {
-  program.linear(weightOf(weights, node.name), x, y, products);
-  if (node.bias) program.addBias(y, denseWeight(weights, node.bias));
+  const matrices = nodes.map(({ name }) => weightOf(weights, name));
+  program.linears(matrices, x, results, products);
+  for (const [i, { bias }] of nodes.entries()) if (bias) program.addBias(results[i]!, denseWeight(weights, bias));
 }
 
 function weightOf(weights: ReadonlyMap<string, Weight>, name: string): Weight {

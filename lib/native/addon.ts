@@ -4,7 +4,7 @@
  */
 
 /** Element types by the number native code knows them by (core/tensor_view.h). */
-export const dtypeIds = { f32: 0, f16: 1, bf16: 2, f64: 3, u8: 4, i32: 5 } as const;
+export const dtypeIds = { f32: 0, f16: 1, bf16: 2, f64: 3, u8: 4, i32: 5, i8: 6 } as const;
 export type Dtype = keyof typeof dtypeIds;
 
 /** Weight kinds and offset kinds of a packed matrix (packing/layout.h). */
@@ -76,7 +76,12 @@ export interface NativePacked {
 
 /** A recorded list of operators with their operands. */
 export interface NativeProgram {
-  add(op: number, tensors: readonly NativeTensor[], packed: NativePacked | null, parameters: readonly number[]): void;
+  add(
+    op: number,
+    tensors: readonly NativeTensor[],
+    packed: readonly NativePacked[],
+    parameters: readonly number[],
+  ): void;
   /** Runs every operator in order on the calling thread and the pool. `position` is the step scalar. */
   run(position: number, threads: number): void;
   runAsync(position: number, threads: number, cancel: NativeCancel | null): Promise<void>;

@@ -91,16 +91,39 @@ export class Program {
   /** y[n,m] = x[n,k] · Wᵀ, with packed weights by look-up table, else in fp32. */
   linear(weight: Weight, x: Tensor, y: Tensor, options: ProductOptions = {}): this {
     const [mode, batchInvariant] = productNumbers(options, 'linear');
-    if ('layout' in weight) return this.#add('lutGemm', [x, y], [mode, batchInvariant], weight);
+    if ('layout' in weight) return this.#add('lutGemm', [x, y], [mode, batchInvariant], [weight]);
     return this.#add('linear', [x, weight, y], [batchInvariant]);
+  }
+  /**
+   * As `linear` for several weights with the same x, each with its own result: what they make of x they make once, where
+   * they are packed alike. Never changes a result's bits.
+   */
+  linears(weights: readonly Weight[], x: Tensor, results: readonly Tensor[], options: ProductOptions = {}): this {
+    const numbers = productNumbers(options, 'linears');
+    const alike = new Map<string, { packed: QuantizedTensor[]; results: Tensor[] }>();
+    for (const [i, weight] of weights.entries()) {
+      const y = results[i]!;
+      if (!('layout' in weight)) {
+        this.linear(weight, x, y, options);
+        continue;
+      }
+      const { cols, bits, groupSize, kind } = weight.layout;
+      const key = [cols, bits, groupSize, kind].join();
+      const group = alike.get(key) ?? { packed: [], results: [] };
+      alike.set(key, group);
+      group.packed.push(weight);
+      group.results.push(y);
+    }
+    for (const { packed, results } of alike.values()) this.#add('lutGemm', [x, ...results], numbers, packed);
+    return this;
   }
   /** bound[n,m] >= |y - exact y| of the product of packed weights with x. */
   lutGemmErrorBound(weight: QuantizedTensor, x: Tensor, bound: Tensor, options: ProductOptions = {}): this {
-    return this.#add('lutGemmErrorBound', [x, bound], productNumbers(options, 'lutGemmErrorBound'), weight);
+    return this.#add('lutGemmErrorBound', [x, bound], productNumbers(options, 'lutGemmErrorBound'), [weight]);
   }
   /** w[m,k] f32 from packed weights. */
   dequantize(weight: QuantizedTensor, w: Tensor): this {
-    return this.#add('dequantize', [w], [], weight);
+    return this.#add('dequantize', [w], [], [weight]);
   }
   /** y[n,m] += bias[m]. */
   addBias(y: Tensor, bias: Tensor): this {
@@ -196,14 +219,14 @@ export class Program {
     op: keyof typeof opIds,
     tensors: readonly Tensor[],
     parameters: readonly number[] = [],
-    packed: QuantizedTensor | null = null,
+    packed: readonly QuantizedTensor[] = [],
   ): this {
     guarded(
       () =>
         this.#native.add(
           opIds[op],
           tensors.map((tensor) => tensor.native),
-          packed?.native ?? null,
+          packed.map((matrix) => matrix.native),
           parameters,
         ),
       op,

@@ -4,7 +4,7 @@ import { addon, type Dtype, dtypeIds, guarded, type NativeTensor } from '../nati
 export type { Dtype };
 
 /** The typed array that holds elements of a dtype in JavaScript; f16 and bf16 travel as their 16 bits. */
-export type TensorData = Float32Array | Float64Array | Uint16Array | Uint8Array | Int32Array;
+export type TensorData = Float32Array | Float64Array | Uint16Array | Uint8Array | Int8Array | Int32Array;
 
 const arrays = {
   f32: Float32Array,
@@ -12,11 +12,12 @@ const arrays = {
   f16: Uint16Array,
   bf16: Uint16Array,
   u8: Uint8Array,
+  i8: Int8Array,
   i32: Int32Array,
 } as const;
 
 /** Bytes of one element. */
-export const dtypeBytes: Record<Dtype, number> = { f32: 4, f16: 2, bf16: 2, f64: 8, u8: 1, i32: 4 };
+export const dtypeBytes: Record<Dtype, number> = { f32: 4, f16: 2, bf16: 2, f64: 8, u8: 1, i8: 1, i32: 4 };
 
 /** At most four dimensions, as native code has them. */
 const maxRank = 4;
@@ -197,6 +198,7 @@ function dtypeOf(data: TensorData): Dtype {
   if (data instanceof Float32Array) return 'f32';
   if (data instanceof Float64Array) return 'f64';
   if (data instanceof Uint8Array) return 'u8';
+  if (data instanceof Int8Array) return 'i8';
   if (data instanceof Int32Array) return 'i32';
   if (!((data as unknown) instanceof Uint16Array))
     throw lutraError('LUTRA_E_DTYPE', {

@@ -31,11 +31,16 @@ int64_t whole_number(const Napi::Value& value, const char* name, int64_t low, in
   return static_cast<int64_t>(number);
 }
 
+uint32_t array_length(const Napi::Value& value, uint32_t at_most, const char* name) {
+  if (!value.IsArray()) throw bad_argument(value.Env(), "LUTRA_E_OPTION", "an array is needed", name);
+  const uint32_t length = value.As<Napi::Array>().Length();
+  if (length > at_most) throw bad_argument(value.Env(), "LUTRA_E_OPTION", "too many elements", name);
+  return length;
+}
+
 std::vector<double> number_array(const Napi::Value& value, const char* name, size_t at_most) {
-  if (!value.IsArray()) throw bad_argument(value.Env(), "LUTRA_E_OPTION", "an array of numbers is needed", name);
+  const uint32_t length = array_length(value, static_cast<uint32_t>(at_most), name);
   const Napi::Array array = value.As<Napi::Array>();
-  const uint32_t length = array.Length();
-  if (length > at_most) throw bad_argument(value.Env(), "LUTRA_E_OPTION", "too many numbers", name);
   std::vector<double> numbers(length);
   for (uint32_t i = 0; i < length; ++i) {
     const Napi::Value element = array.Get(i);

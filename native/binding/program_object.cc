@@ -43,26 +43,23 @@ const std::shared_ptr<Program>& ProgramObject::alive(const char* where) {
   return program_;
 }
 
-// add(op, tensors, packed or null, parameters)
+// add(op, tensors, packed, parameters)
 void ProgramObject::add(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int op = static_cast<int>(whole_number(info[0], "op", 0, 1000));
-  if (!info[1].IsArray()) throw bad_argument(env, "LUTRA_E_OPTION", "an array of tensors is needed", "Program.add");
-  const Napi::Array list = info[1].As<Napi::Array>();
-  if (list.Length() > Step::kMaxTensors) throw bad_argument(env, "LUTRA_E_OPTION", "too many operands", "Program.add");
   std::vector<TensorView> tensors;
+  std::vector<PackedView> packed;
   std::vector<std::shared_ptr<void>> keep;
-  for (uint32_t i = 0; i < list.Length(); ++i) {
-    TensorObject& tensor = TensorObject::from(list.Get(i), "Program.add");
+  each_element(info[1], Step::kMaxTensors, "Program.add: operands", [&](const Napi::Value& value) {
+    TensorObject& tensor = TensorObject::from(value, "Program.add");
     keep.push_back(tensor.share("Program.add"));
     tensors.push_back(tensor.view("Program.add"));
-  }
-  const PackedView* packed = nullptr;
-  if (!info[2].IsNull()) {
-    const auto& owned = PackedObject::from(info[2], "Program.add").owned("Program.add");
-    packed = &owned->view;
+  });
+  each_element(info[2], Step::kMaxPacked, "Program.add: packed weights", [&](const Napi::Value& value) {
+    const auto& owned = PackedObject::from(value, "Program.add").owned("Program.add");
+    packed.push_back(owned->view);
     keep.push_back(owned);
-  }
+  });
   const std::vector<double> parameters = number_array(info[3], "parameters", Step::kMaxParameters);
   // Only now: reading the arguments may have run JavaScript that disposed the program.
   alive("Program.add");

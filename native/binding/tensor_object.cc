@@ -20,7 +20,7 @@ constexpr int64_t kMaxIndex = int64_t{1} << 53;
 std::atomic<int64_t> total_bytes{0};
 
 Dtype dtype_argument(const Napi::Value& value) {
-  return static_cast<Dtype>(whole_number(value, "dtype", 0, static_cast<int64_t>(Dtype::kI32)));
+  return static_cast<Dtype>(whole_number(value, "dtype", 0, static_cast<int64_t>(Dtype::kI8)));
 }
 
 // The typed array an element copy goes to or comes from, with element size checked.
@@ -183,6 +183,8 @@ void TensorObject::fill(const Napi::CallbackInfo& info) {
       return fill_with(target.data, count, float_to_bfloat16(single));
     case Dtype::kU8:
       return fill_with(target.data, count, static_cast<uint8_t>(whole_number(info[0], "value", 0, 255)));
+    case Dtype::kI8:
+      return fill_with(target.data, count, static_cast<int8_t>(whole_number(info[0], "value", INT8_MIN, INT8_MAX)));
     case Dtype::kI32:
       return fill_with(target.data, count, static_cast<int32_t>(whole_number(info[0], "value", INT32_MIN, INT32_MAX)));
   }

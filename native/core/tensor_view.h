@@ -7,11 +7,12 @@
 
 namespace lutra {
 
-enum class Dtype : uint8_t { kF32, kF16, kBF16, kF64, kU8, kI32 };
+enum class Dtype : uint8_t { kF32, kF16, kBF16, kF64, kU8, kI32, kI8 };
 
 constexpr size_t dtype_bytes(Dtype dtype) {
   switch (dtype) {
     case Dtype::kU8:
+    case Dtype::kI8:
       return 1;
     case Dtype::kF16:
     case Dtype::kBF16:

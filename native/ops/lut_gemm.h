@@ -1,6 +1,8 @@
 // Products with packed low-bit weights, and the way in and out of the packed layout.
 #pragma once
 
+#include <span>
+
 #include "core/tensor_view.h"
 #include "ops/context.h"
 #include "packing/layout.h"
@@ -18,9 +20,15 @@ struct LutOptions {
   LutOptions(Mode m, bool invariant = false) : mode(m), batch_invariant(invariant) {}
 };
 
-// y[n,m] = x[n,k] * W^T. x and y are f32. y may not overlap x.
-Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x, const TensorView& y,
-                LutOptions options);
+// y[i][n,m] = x[n,k] * weights[i]^T. x and y are f32; results overlap neither x nor each other. Weights of one call are
+// alike in columns, bits, group size and kind: what they read of x is laid out once. A result's bits do not depend on
+// the other weights.
+Status lut_gemm(Context& context, std::span<const PackedView> weights, const TensorView& x,
+                std::span<const TensorView> y, LutOptions options);
+inline Status lut_gemm(Context& context, const PackedView& weights, const TensorView& x, const TensorView& y,
+                       LutOptions options) {
+  return lut_gemm(context, {&weights, 1}, x, {&y, 1}, options);
+}
 
 // bound[n,m] >= |y - exact y| for this mode, this input and the instruction set in use: the sum over groups and
 // planes of |alpha| * (lookups) * (half a table step), plus fp32 accumulation's share.
@@ -38,7 +46,8 @@ Status pack_group_values(Context& context, const PackedLayout& layout, int plane
 Status unpack_group_values(Context& context, const PackedLayout& layout, int planes, const TensorView& tiled,
                            const TensorView& logical);
 
-// w[rows, cols] f32: every weight as the formula of packing/layout.h gives it, computed in fp64 and rounded once.
+// w[rows, cols] f32: every weight as the formula of packing/layout.h gives it, its share of the sub-branch included,
+// computed in fp64 and rounded once.
 Status dequantize(Context& context, const PackedView& weights, const TensorView& w);
 
 }  // namespace lutra

@@ -7,11 +7,14 @@
 // Panels of 16-bit floating point are off by their `relative` and `flushed` instead, see lut_gemm.h.
 // fp32: the computed sum of terms t, none of which passes through more than D roundings, is off by at most
 // D u / (1 - D u) * sum |t|, u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2).
-// No term exceeds (|offset| + sum |alpha|) |x|.
+// No term exceeds (|offset| + sum |alpha|) |x|. A sub-branch adds terms |b| |a| |x|, which pass through its own
+// roundings and through those of the sum that it starts.
 #include <algorithm>
 #include <cmath>
 
 #include "ops/lut_gemm_with.h"
+#include "ops/operand.h"
+#include "ops/sub_branch.h"
 
 namespace lutra {
 
@@ -38,6 +41,9 @@ struct RowBound {
   const float* steps;  // of the token's tables or blocks; unused where nothing is rounded
   const LutPanelKernels* panels;
   double depth;
+  const PackedView& weights;
+  const double* sub_branch;  // [rank] of the token: sum over columns of |a| |x|; null where there is none
+  int64_t first_row;         // of the tile
 
   // How far the fixed-point values of columns [k, end), all in one block and group, can move the row.
   double fixed_share(const LutGroup& group, int64_t row, int64_t k, int64_t end) const {
@@ -75,7 +81,22 @@ struct RowBound {
     }
     if (panels) fixed += panels->relative * terms;
     // Rounded values carry the fixed share into the terms.
-    return fixed + depth * kUnit / (1.0 - depth * kUnit) * (terms + fixed) + denormal;
+    const double main = fixed + gamma(depth + (sub_branch ? 1.0 : 0.0)) * (terms + fixed) + denormal;
+    return sub_branch ? main + sub_branch_share(row) : main;
+  }
+
+  static double gamma(double roundings) { return roundings * kUnit / (1.0 - roundings * kUnit); }
+
+  double sub_branch_share(int64_t row) const {
+    const SubBranch& pair = weights.sub_branch;
+    double terms = 0.0;
+    double denormal = 0.0;
+    for (int64_t j = 0; j < pair.rank; ++j) {
+      const double b = std::fabs(sub_branch_b(pair, first_row + row, j));
+      terms += b * sub_branch[j];
+      denormal += (b + 1.0) * static_cast<double>(tile.cols + 1) * kDenormal;
+    }
+    return gamma(depth + 1.0 + sub_branch_roundings(pair, tile.cols)) * terms + denormal;
   }
 };
 
@@ -88,6 +109,16 @@ void panel_steps(const LutPanelKernels& panels, const float* x, int64_t cols, fl
   }
 }
 
+// reach[j] = sum over columns of |a[j,k]| |x[k]|.
+void sub_branch_reach(const PackedView& weights, const float* x, double* reach) {
+  const int64_t cols = weights.layout.cols;
+  for (int64_t j = 0; j < weights.sub_branch.rank; ++j) {
+    reach[j] = 0.0;
+    for (int64_t k = 0; k < cols; ++k)
+      reach[j] += std::fabs(sub_branch_a(weights.sub_branch, j, k, cols) * static_cast<double>(x[k]));
+  }
+}
+
 float rounded_up(double value) {
   const float nearest = static_cast<float>(value);
   return static_cast<double>(nearest) < value ? std::nextafter(nearest, INFINITY) : nearest;
@@ -97,7 +128,9 @@ float rounded_up(double value) {
 
 Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights,
                                  const TensorView& x, const TensorView& bound, LutOptions options) {
-  LUTRA_TRY(check_product(kernels, weights, x, bound, options));
+  LUTRA_TRY(check_activations(kernels, {&weights, 1}, x, options));
+  LUTRA_TRY(check_result(weights, x.rows(), bound));
+  LUTRA_TRY(require_apart(bound, x, "bound may not overlap x"));
   const PackedLayout& layout = weights.layout;
   const int64_t tokens = x.rows();
   if (tokens == 0) return ok_status();
@@ -109,11 +142,22 @@ Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context
   const LutTableSpace space(kernels, lut_mode, layout.cols, tables ? tokens : 0);
   const int64_t blocks = ceil_div(layout.cols, kLutBlock);
   const size_t step_bytes = rounding == LutRounding::kNothing || tables ? 0 : static_cast<size_t>(tokens * blocks * 4);
-  void* scratch = context.scratch(space.bytes() + step_bytes);
-  if (!scratch && rounding != LutRounding::kNothing) return error(Code::kOutOfMemory, "lut_gemm scratch");
-  if (tables && !build_lut_tables(kernels, lut_mode, context, layout, x, space, scratch))
+  const int64_t rank = weights.sub_branch.rank;
+  const size_t reach_bytes = static_cast<size_t>(round_up(tokens * rank * 8, AlignedBuffer::kAlignment));
+  const size_t bytes = reach_bytes + space.bytes() + step_bytes;
+  auto* reach = static_cast<double*>(context.scratch(bytes));
+  if (!reach && bytes > 0) return out_of_memory(static_cast<int64_t>(bytes));
+  uint8_t* scratch = reinterpret_cast<uint8_t*>(reach) + reach_bytes;
+  const bool reached = context.parallel(rank > 0 ? tokens : 0, [&](int64_t token) {
+    sub_branch_reach(weights, x.as<const float>() + token * layout.cols, reach + token * rank);
+  });
+  if (!reached) return finished(false);
+  const auto build = [&](int64_t part) {
+    build_lut_table_part(kernels, lut_mode, layout, x.as<const float>(), space, scratch, part);
+  };
+  if (tables && !context.parallel(lut_table_parts(space, tokens), build))
     return error(Code::kCancelled, "lut_gemm_error_bound");
-  float* steps = static_cast<float*>(scratch);
+  float* steps = reinterpret_cast<float*>(scratch);
   if (step_bytes > 0)
     for (int64_t token = 0; token < tokens; ++token)
       panel_steps(*panels, x.as<const float>() + token * layout.cols, layout.cols, steps + token * blocks);
@@ -121,7 +165,15 @@ Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context
     const LutTile tile = lut_tile(weights, t);
     for (int64_t token = 0; token < tokens; ++token) {
       const float* token_steps = tables ? space.of(scratch, token).steps : steps + token * blocks;
-      const RowBound row_bound{tile, rounding, token_steps, panels, roundings(tile, panels)};
+      const double* token_reach = rank > 0 ? reach + token * rank : nullptr;
+      const RowBound row_bound{tile,
+                               rounding,
+                               token_steps,
+                               panels,
+                               roundings(tile, panels),
+                               weights,
+                               token_reach,
+                               t * PackedLayout::kTileRows};
       const float* source = x.as<const float>() + token * layout.cols;
       for (int64_t row = 0; row < tile.rows; ++row)
         bound.as<float>()[token * layout.rows + t * PackedLayout::kTileRows + row] =

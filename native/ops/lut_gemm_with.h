@@ -9,12 +9,18 @@ namespace lutra {
 
 LutTile lut_tile(const PackedView& weights, int64_t tile);
 Status check_weights(const PackedView& weights);
-// What every product refuses, whatever the kernel set: layout, shapes, overlap, a mode or a width that is none of its.
-Status check_product(const LutGemmKernels& kernels, const PackedView& weights, const TensorView& x, const TensorView& y,
-                     LutOptions options);
+// What every product refuses, whatever the kernel set: weights that are not whole or not alike, another x, a mode or a
+// width that is none of its.
+Status check_activations(const LutGemmKernels& kernels, std::span<const PackedView> weights, const TensorView& x,
+                         LutOptions options);
+Status check_result(const PackedView& weights, int64_t tokens, const TensorView& y);
 
-Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights, const TensorView& x,
-                     const TensorView& y, LutOptions options);
+Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, std::span<const PackedView> weights,
+                     const TensorView& x, std::span<const TensorView> y, LutOptions options);
+inline Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights,
+                            const TensorView& x, const TensorView& y, LutOptions options) {
+  return lut_gemm_with(kernels, context, {&weights, 1}, x, {&y, 1}, options);
+}
 Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context, const PackedView& weights,
                                  const TensorView& x, const TensorView& bound, LutOptions options);
 
@@ -38,8 +44,9 @@ class LutTableSpace {
   int64_t token_bytes_;
 };
 
-// Builds the tables of every row of x [tokens, cols]; false when cancelled.
-bool build_lut_tables(const LutGemmKernels& kernels, LutMode mode, Context& context, const PackedLayout& layout,
-                      const TensorView& x, const LutTableSpace& space, void* scratch);
+// The tables of a batch in parts that any lane can build.
+int64_t lut_table_parts(const LutTableSpace& space, int64_t tokens);
+void build_lut_table_part(const LutGemmKernels& kernels, LutMode mode, const PackedLayout& layout, const float* x,
+                          const LutTableSpace& space, void* scratch, int64_t part);
 
 }  // namespace lutra

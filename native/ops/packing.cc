@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ops/lut_gemm_with.h"
+#include "ops/sub_branch.h"
 
 namespace lutra {
 
@@ -159,13 +160,14 @@ Status dequantize(Context& context, const PackedView& weights, const TensorView&
   if (!is_matrix(w, layout.rows, layout.cols)) return error(Code::kShape, "w must be [rows, cols]");
   const bool done = context.parallel(layout.tiles(), [&](int64_t t) {
     const LutTile tile = lut_tile(weights, t);
-    double weights[kLutBlock];
+    double values[kLutBlock];
     for (int64_t r = 0; r < tile.rows; ++r)
       for (int64_t k = 0; k < tile.cols; k += kLutBlock) {
         const int64_t end = std::min(tile.cols, k + kLutBlock);
-        lut_gemm_reference_weights(tile, r, k, end, weights);
+        lut_gemm_reference_weights(tile, r, k, end, values);
+        sub_branch_add(weights.sub_branch, t * kTile + r, k, end, tile.cols, values);
         float* out = w.as<float>() + (t * kTile + r) * layout.cols + k;
-        for (int64_t i = 0; i < end - k; ++i) out[i] = static_cast<float>(weights[i]);
+        for (int64_t i = 0; i < end - k; ++i) out[i] = static_cast<float>(values[i]);
       }
   });
   return done ? ok_status() : error(Code::kCancelled, "dequantize");

@@ -27,4 +27,18 @@ Status check_layout(const PackedLayout& layout) {
   return ok_status();
 }
 
+Status check_sub_branch(const PackedLayout& layout, const SubBranch& sub_branch) {
+  const int64_t rank = sub_branch.rank;
+  if (rank == 0) return ok_status();
+  const int64_t most = layout.rows < layout.cols ? layout.rows : layout.cols;
+  if (rank < 0 || rank > most) return error(Code::kShape, "the rank of a sub-branch is over its matrix's", rank, most);
+  const Dtype dtype = sub_branch.dtype;
+  if (dtype != Dtype::kF16 && dtype != Dtype::kBF16 && dtype != Dtype::kI8)
+    return error(Code::kDtype, "a sub-branch is f16, bf16 or i8", static_cast<int64_t>(dtype));
+  if (!sub_branch.a || !sub_branch.b) return error(Code::kShape, "a sub-branch needs both of its matrices");
+  const bool scaled = sub_branch.a_scales && sub_branch.b_scales;
+  if (dtype == Dtype::kI8 && !scaled) return error(Code::kShape, "an i8 sub-branch needs the scales of its rows");
+  return ok_status();
+}
+
 }  // namespace lutra

@@ -69,12 +69,27 @@ struct PackedLayout {
 // Refuses every layout whose numbers are out of range or whose sizes would overflow.
 Status check_layout(const PackedLayout& layout);
 
-// A packed matrix in memory: the layout and its three arrays (offsets null for kNone). Owns nothing.
+// A low-rank pair beside a packed matrix: w[m,k] += sum_j b[m,j] * a[j,k], both row-major. a and b are f16 or bf16, or
+// i8 with one f32 scale a row.
+struct SubBranch {
+  int64_t rank = 0;  // 0: there is none
+  Dtype dtype = Dtype::kF16;
+  const void* a = nullptr;          // [rank, cols]
+  const void* b = nullptr;          // [rows, rank]
+  const float* a_scales = nullptr;  // [rank], i8 only
+  const float* b_scales = nullptr;  // [rows], i8 only
+};
+
+// A packed matrix in memory: the layout and its arrays (offsets null for kNone). Owns nothing.
 struct PackedView {
   PackedLayout layout;
   const uint32_t* codes = nullptr;
   const void* scales = nullptr;
   const void* offsets = nullptr;
+  SubBranch sub_branch;
 };
+
+// Refuses a pair whose rank is over the rows or columns, of another element type, or without its memory.
+Status check_sub_branch(const PackedLayout& layout, const SubBranch& sub_branch);
 
 }  // namespace lutra

@@ -35,55 +35,56 @@ using S = Step;
 using P = StepScalars;
 
 const OpRow kTable[] = {
-    {"lutGemm", 2, 2, true,
-     [](C& c, const S& s, const P&) { return lut_gemm(c, s.packed, s.tensors[0], s.tensors[1], lut_options(s)); }},
-    {"lutGemmErrorBound", 2, 2, true,
+    {"lutGemm", 1, 2, OpRow::kOneOrMore,
      [](C& c, const S& s, const P&) {
-       return lut_gemm_error_bound(c, s.packed, s.tensors[0], s.tensors[1], lut_options(s));
+       return lut_gemm(c, s.packed, s.tensors[0], {s.tensors + 1, s.packed.size()}, lut_options(s));
      }},
-    {"packCodes", 2, 6, false,
+    {"lutGemmErrorBound", 2, 2, 1,
+     [](C& c, const S& s, const P&) {
+       return lut_gemm_error_bound(c, s.packed[0], s.tensors[0], s.tensors[1], lut_options(s));
+     }},
+    {"packCodes", 2, 6, 0,
      [](C& c, const S& s, const P&) { return pack_codes(c, layout_of(s), s.tensors[0], s.tensors[1]); }},
-    {"unpackCodes", 2, 6, false,
+    {"unpackCodes", 2, 6, 0,
      [](C& c, const S& s, const P&) { return unpack_codes(c, layout_of(s), s.tensors[0], s.tensors[1]); }},
-    {"packGroupValues", 2, 7, false,
+    {"packGroupValues", 2, 7, 0,
      [](C& c, const S& s, const P&) {
        return pack_group_values(c, layout_of(s), narrowed<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
      }},
-    {"unpackGroupValues", 2, 7, false,
+    {"unpackGroupValues", 2, 7, 0,
      [](C& c, const S& s, const P&) {
        return unpack_group_values(c, layout_of(s), narrowed<int>(whole(s, 6)), s.tensors[0], s.tensors[1]);
      }},
-    {"dequantize", 1, 0, true, [](C& c, const S& s, const P&) { return dequantize(c, s.packed, s.tensors[0]); }},
-    {"linear", 3, 1, false,
+    {"dequantize", 1, 0, 1, [](C& c, const S& s, const P&) { return dequantize(c, s.packed[0], s.tensors[0]); }},
+    {"linear", 3, 1, 0,
      [](C& c, const S& s, const P&) { return linear(c, s.tensors[0], s.tensors[1], s.tensors[2], whole(s, 0) != 0); }},
-    {"addBias", 2, 0, false, [](C& c, const S& s, const P&) { return add_bias(c, s.tensors[0], s.tensors[1]); }},
-    {"accumulateGram", 2, 0, false,
+    {"addBias", 2, 0, 0, [](C& c, const S& s, const P&) { return add_bias(c, s.tensors[0], s.tensors[1]); }},
+    {"accumulateGram", 2, 0, 0,
      [](C& c, const S& s, const P&) { return accumulate_gram(c, s.tensors[0], s.tensors[1]); }},
-    {"embedding", 3, 0, false,
+    {"embedding", 3, 0, 0,
      [](C& c, const S& s, const P&) { return embedding(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
-    {"rmsNorm", 3, 1, false,
+    {"rmsNorm", 3, 1, 0,
      [](C& c, const S& s, const P&) {
        return rms_norm(c, s.tensors[0], s.tensors[1], static_cast<float>(s.parameters[0]), s.tensors[2]);
      }},
-    {"rope", 2, 1, false,
+    {"rope", 2, 1, 0,
      [](C& c, const S& s, const P& p) { return rope(c, s.tensors[0], s.tensors[1], whole(s, 0), p.position); }},
-    {"cacheAppend", 2, 0, false,
+    {"cacheAppend", 2, 0, 0,
      [](C& c, const S& s, const P& p) { return cache_append(c, s.tensors[0], s.tensors[1], p.position); }},
-    {"attention", 4, 4, false,
+    {"attention", 4, 4, 0,
      [](C& c, const S& s, const P& p) {
        return attention(c, s.tensors[0], s.tensors[1], s.tensors[2], attention_shape(s, p), s.tensors[3]);
      }},
-    {"swiglu", 3, 0, false,
-     [](C& c, const S& s, const P&) { return swiglu(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
-    {"add", 2, 0, false, [](C& c, const S& s, const P&) { return add(c, s.tensors[0], s.tensors[1]); }},
-    {"softmax", 2, 0, false, [](C& c, const S& s, const P&) { return softmax(c, s.tensors[0], s.tensors[1]); }},
-    {"crossEntropy", 4, 0, false,
+    {"swiglu", 3, 0, 0, [](C& c, const S& s, const P&) { return swiglu(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
+    {"add", 2, 0, 0, [](C& c, const S& s, const P&) { return add(c, s.tensors[0], s.tensors[1]); }},
+    {"softmax", 2, 0, 0, [](C& c, const S& s, const P&) { return softmax(c, s.tensors[0], s.tensors[1]); }},
+    {"crossEntropy", 4, 0, 0,
      [](C& c, const S& s, const P&) {
        return cross_entropy(c, s.tensors[0], s.tensors[1], s.tensors[2], s.tensors[3]);
      }},
-    {"klDivergence", 3, 0, false,
+    {"klDivergence", 3, 0, 0,
      [](C& c, const S& s, const P&) { return kl_divergence(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
-    {"convert", 2, 0, false, [](C& c, const S& s, const P&) { return convert(c, s.tensors[0], s.tensors[1]); }},
+    {"convert", 2, 0, 0, [](C& c, const S& s, const P&) { return convert(c, s.tensors[0], s.tensors[1]); }},
 };
 
 }  // namespace

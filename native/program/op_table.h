@@ -8,10 +8,12 @@
 namespace lutra {
 
 struct OpRow {
+  static constexpr int kOneOrMore = -1;
+
   const char* name;
   int tensors;
   int parameters;
-  bool packed;
+  int packed;  // matrices, or kOneOrMore, each with a tensor besides `tensors` for its result
   Status (*run)(Context& context, const Step& step, const StepScalars& scalars);
 };
 

@@ -21,12 +21,13 @@ struct StepScalars {
 
 // One recorded operator: `op` indexes the table of op_table.h.
 struct Step {
-  static constexpr int kMaxTensors = 5;
+  static constexpr int kMaxTensors = 9;
+  static constexpr int kMaxPacked = 8;
   static constexpr int kMaxParameters = 8;
 
   int op = 0;
   TensorView tensors[kMaxTensors];
-  PackedView packed;
+  std::vector<PackedView> packed;
   double parameters[kMaxParameters] = {};
 };
 
@@ -34,8 +35,8 @@ class Program {
  public:
   // `keep` holds whatever owns the operands' memory. Refuses an unknown operator and a wrong number of operands;
   // shapes are checked by the operator itself when it runs.
-  Status add(int op, std::span<const TensorView> tensors, const PackedView* packed, std::span<const double> parameters,
-             std::vector<std::shared_ptr<void>> keep);
+  Status add(int op, std::span<const TensorView> tensors, std::span<const PackedView> packed,
+             std::span<const double> parameters, std::vector<std::shared_ptr<void>> keep);
 
   // Runs every step in order and stops at the first that fails; `*failed` is then its index.
   Status run(Context& context, const StepScalars& scalars, size_t* failed) const;

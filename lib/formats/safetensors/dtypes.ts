@@ -34,6 +34,7 @@ export const nativeDtypes: Partial<Record<SafetensorsDtype, Dtype>> = {
   F64: 'f64',
   U8: 'u8',
   I32: 'i32',
+  I8: 'i8',
 };
 
 /** The name in files of a type that lutra computes with. */
@@ -44,6 +45,7 @@ export const storedDtypes: Record<Dtype, SafetensorsDtype> = {
   f64: 'F64',
   u8: 'U8',
   i32: 'I32',
+  i8: 'I8',
 };
 
 export function isSafetensorsDtype(name: string): name is SafetensorsDtype {

@@ -36,7 +36,7 @@ describe('the addon, misused', () => {
         return x;
       },
     });
-    expect(() => program.add(opIds.add, tensors, null, [])).toThrow(disposed);
+    expect(() => program.add(opIds.add, tensors, [], [])).toThrow(disposed);
   });
 
   it('holds when reading an operand changes the list of operands', async () => {
@@ -55,7 +55,7 @@ describe('the addon, misused', () => {
     for (const mode of [-1, 3, 7, 255, 256, 2 ** 32, 2 ** 53]) {
       for (const op of [opIds.lutGemm, opIds.lutGemmErrorBound]) {
         const program = new Program();
-        program.add(op, [f32(2, 64), f32(2, 16)], packed(), [mode, 0]);
+        program.add(op, [f32(2, 64), f32(2, 16)], [packed()], [mode, 0]);
         expect(() => program.run(0, 0), `mode ${mode}`).toThrow(option);
       }
     }
@@ -63,7 +63,7 @@ describe('the addon, misused', () => {
     for (const kind of [-1, 2, 3, 256]) expect(() => packed(4, kind), `kind ${kind}`).toThrow(option);
     for (const offsets of [-1, 3, 256]) expect(() => packed(4, 0, offsets), `offsets ${offsets}`).toThrow(option);
     const program = new Program();
-    program.add(opIds.lutGemm, [f32(2, 64), f32(2, 16)], packed(), [modeIds.fast, 0]);
+    program.add(opIds.lutGemm, [f32(2, 64), f32(2, 16)], [packed()], [modeIds.fast, 0]);
     program.run(0, 0);
   });
 
@@ -72,7 +72,7 @@ describe('the addon, misused', () => {
     const target = new Tensor(dtypeIds.i32, [rows]);
     const program = new Program();
     const outputs = [new Tensor(dtypeIds.f64, [rows]), new Tensor(dtypeIds.i32, [rows])];
-    program.add(opIds.crossEntropy, [f32(rows, vocabulary), target, ...outputs], null, []);
+    program.add(opIds.crossEntropy, [f32(rows, vocabulary), target, ...outputs], [], []);
     const done = program.runAsync(0, 1, null).catch((error) => expect(error).toEqual(option));
     await new Promise((resolve) => setTimeout(resolve, 5));
     target.fill(2 ** 31 - 1);

@@ -11,7 +11,7 @@ const longCalls: Record<string, string> = {
   runAsync: `
     const x = new addon.Tensor(0, [4096, 512]), gram = new addon.Tensor(3, [512, 512]);
     const program = new addon.Program();
-    for (let i = 0; i < 500; i++) program.add(9, [x, gram], null, []);
+    for (let i = 0; i < 500; i++) program.add(9, [x, gram], [], []);
     program.runAsync(0, 0, null).catch(() => {});`,
   lutGemmAsync: `
     const [m, k] = [4096, 4096];
@@ -50,8 +50,8 @@ describe('worker threads', () => {
     const body = `
       const x = new addon.Tensor(0, [3]); x.fill(2);
       const y = new addon.Tensor(0, [3]); y.fill(1);
-      new addon.Program().add(16, [x, y], null, []);
-      const p = new addon.Program(); p.add(16, [x, y], null, []); p.run(0, 0);
+      new addon.Program().add(16, [x, y], [], []);
+      const p = new addon.Program(); p.add(16, [x, y], [], []); p.run(0, 0);
       const out = new Float32Array(3); y.read(out, 0);
       if (out.join() !== '3,3,3') throw new Error(out.join());`;
     const workers = await Promise.all(Array.from({ length: 4 }, () => start(body)));

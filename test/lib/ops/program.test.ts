@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { Program } from '../../../lib/ops/index.js';
+import { quantize } from '../../../lib/quantization/index.js';
 import { codesBytes, type QuantizedLayout, scalesElements, Tensor } from '../../../lib/tensor/index.js';
 
 /** Rows past a full tile, columns past a full chunk, a shorter last group. */
@@ -41,5 +42,35 @@ describe('Program', () => {
     expect(back.read()).toEqual(values);
     // Tile order: the first group of rows 0 to 63 comes first.
     expect(tiled.read()[1]).toBe(values[groups]);
+  });
+
+  it('linears gives every weight the bits that it has alone, packed alike or not', async () => {
+    const [cols, tokens] = [96, 5];
+    const wave = (rows: number, step: number) =>
+      Tensor.copyOf(
+        Float32Array.from({ length: rows * cols }, (_, i) => Math.sin(i * step)),
+        [rows, cols],
+      );
+    const grids = [
+      { rows: 70, bits: 3, groupSize: 32 },
+      { rows: 33, bits: 4, groupSize: 32 },
+      { rows: 16, bits: 3, groupSize: 32 },
+      { rows: 64, bits: 3, groupSize: 16 },
+    ];
+    const packed = await Promise.all(
+      grids.map(({ rows, ...grid }, i) => quantize(wave(rows, i + 1), { method: 'rtn', ...grid })),
+    );
+    const weights = [...packed, wave(20, 0.3)];
+    const x = wave(tokens, 0.7);
+    const results = () => weights.map(({ shape }) => Tensor.zeros('f32', [tokens, shape[0]!]));
+    const [together, alone] = [results(), results()];
+    using program = new Program().linears(weights, x, together, { mode: 'fast' });
+    expect(program.length).toBe(4);
+    program.run();
+    for (const [i, weight] of weights.entries()) {
+      using single = new Program().linear(weight, x, alone[i]!, { mode: 'fast' });
+      single.run();
+      expect(together[i]!.read()).toEqual(alone[i]!.read());
+    }
   });
 });

@@ -38,11 +38,11 @@ std::string LutCase::describe() const {
   const char* offsets[] = {"none", "zero code", "real"};
   const char* types[] = {"f32", "f16", "bf16"};
   char text[200];
-  std::snprintf(text, sizeof text, "%lldx%lld group %lld %s%d offset %s %s tokens %lld %s slack %zu",
+  std::snprintf(text, sizeof text, "%lldx%lld group %lld %s%d offset %s %s tokens %lld %s slack %zu rank %lld",
                 static_cast<long long>(layout.rows), static_cast<long long>(layout.cols),
                 static_cast<long long>(layout.group_size), layout.kind == WeightKind::kPlanes ? "planes" : "uniform",
                 layout.bits, offsets[static_cast<int>(layout.offset_kind)], types[static_cast<int>(layout.scale_dtype)],
-                static_cast<long long>(tokens), name_of(distribution), slack);
+                static_cast<long long>(tokens), name_of(distribution), slack, static_cast<long long>(rank));
   return text;
 }
 
@@ -66,6 +66,10 @@ LutOperands::LutOperands(const LutCase& problem)
       words_(static_cast<size_t>(problem.layout.codes_words())),
       scale_bytes_(stored_bytes(problem.layout.scales_elements(), problem.layout.scale_dtype)),
       offset_bytes_(stored_bytes(problem.layout.offsets_elements(), offset_type(problem.layout))),
+      a_bytes_(stored_bytes(problem.rank * problem.layout.cols, problem.sub_branch)),
+      b_bytes_(stored_bytes(problem.rank * problem.layout.rows, problem.sub_branch)),
+      a_scales_(static_cast<size_t>(problem.rank)),
+      b_scales_(static_cast<size_t>(problem.rank > 0 ? problem.layout.rows : 0)),
       x_(static_cast<size_t>(problem.tokens * problem.layout.cols), problem.slack),
       y_(static_cast<size_t>(problem.tokens * problem.layout.rows), problem.slack) {
   const PackedLayout& layout = problem_.layout;
@@ -98,12 +102,50 @@ LutOperands::LutOperands(const LutCase& problem)
   };
   tiled(scales, scale_bytes_, layout.scale_dtype, planes);
   if (layout.offset_kind != OffsetKind::kNone) tiled(offsets, offset_bytes_, offset_type(layout), 1);
+  make_sub_branch(random);
   fill(x_.data(), x_.size(), problem.distribution, problem.seed + 1);
+}
+
+// A share of some tenths of the packed weights' magnitude.
+void LutOperands::make_sub_branch(std::mt19937_64& random) {
+  const auto matrix_of = [&](int64_t rows, int64_t cols, double magnitude, Guarded<uint8_t>& bytes,
+                             Guarded<float>& scales) {
+    std::normal_distribution<double> normal(0.0, magnitude);
+    std::vector<double> values;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float scale = static_cast<float>(magnitude / 30 * (1.0 + static_cast<double>(random() % 100) / 100));
+      scales.data()[r] = scale;
+      for (int64_t k = 0; k < cols; ++k) {
+        const size_t i = static_cast<size_t>(r * cols + k);
+        if (problem_.sub_branch == Dtype::kI8) {
+          const int8_t code = static_cast<int8_t>(static_cast<int>(random() % 256) - 128);
+          bytes.data()[i] = static_cast<uint8_t>(code);
+          values.push_back(static_cast<double>(scale) * code);
+        } else {
+          values.push_back(store(bytes.data(), i, problem_.sub_branch, normal(random)));
+        }
+      }
+    }
+    return values;
+  };
+  if (problem_.rank == 0) return;
+  const size_t rank = static_cast<size_t>(problem_.rank);
+  const size_t cols = static_cast<size_t>(problem_.layout.cols);
+  const std::vector<double> a = matrix_of(problem_.rank, problem_.layout.cols, 0.01, a_bytes_, a_scales_);
+  const std::vector<double> b =
+      matrix_of(problem_.layout.rows, problem_.rank, 0.5 / std::sqrt(rank), b_bytes_, b_scales_);
+  pair_.resize(codes_.size());
+  for (size_t i = 0; i < pair_.size(); ++i)
+    for (size_t j = 0; j < rank; ++j) pair_[i] += b[i / cols * rank + j] * a[j * cols + i % cols];
 }
 
 PackedView LutOperands::view() const {
   const bool offsets = problem_.layout.offset_kind != OffsetKind::kNone;
-  return {problem_.layout, words_.data(), scale_bytes_.data(), offsets ? offset_bytes_.data() : nullptr};
+  SubBranch pair;
+  if (problem_.rank > 0) pair = {problem_.rank, problem_.sub_branch, a_bytes_.data(), b_bytes_.data()};
+  if (problem_.sub_branch == Dtype::kI8) pair.a_scales = a_scales_.data();
+  if (problem_.sub_branch == Dtype::kI8) pair.b_scales = b_scales_.data();
+  return {problem_.layout, words_.data(), scale_bytes_.data(), offsets ? offset_bytes_.data() : nullptr, pair};
 }
 TensorView LutOperands::x() const {
   return matrix(const_cast<float*>(x_.data()), Dtype::kF32, problem_.tokens, problem_.layout.cols);
@@ -121,6 +163,14 @@ double LutOperands::stored_scale(int64_t row, int64_t group, int plane) const {
 }
 
 double LutOperands::weight(int64_t row, int64_t col) const {
+  return packed_weight(row, col) + sub_branch_weight(row, col);
+}
+
+double LutOperands::sub_branch_weight(int64_t row, int64_t col) const {
+  return pair_.empty() ? 0.0 : pair_[static_cast<size_t>(row * problem_.layout.cols + col)];
+}
+
+double LutOperands::packed_weight(int64_t row, int64_t col) const {
   const PackedLayout& layout = problem_.layout;
   const int64_t group = col / layout.group_size;
   const size_t at = static_cast<size_t>(row * layout.groups() + group);

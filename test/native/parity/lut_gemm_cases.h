@@ -16,6 +16,8 @@ struct LutCase {
   Distribution distribution = Distribution::kNormal;
   uint64_t seed = 1;
   size_t slack = 0;  // floats between the end of x and y and their guard pages
+  int64_t rank = 0;  // of a sub-branch of this type
+  Dtype sub_branch = Dtype::kF16;
 
   std::string describe() const;
 };
@@ -38,22 +40,30 @@ class LutOperands {
   const std::vector<uint8_t>& codes() const { return codes_; }
 
   double weight(int64_t row, int64_t col) const;
+  double sub_branch_weight(int64_t row, int64_t col) const;
   // y in fp64 [tokens, rows], from x as it is now.
   std::vector<double> answer() const;
   // What sum y^2 would be on average if every bit of every code and every sign of x were a fair coin.
   double expected_power() const;
 
  private:
+  double packed_weight(int64_t row, int64_t col) const;
   double stored_scale(int64_t row, int64_t group, int plane) const;
   double coin_power(int64_t row, int64_t group) const;
+  void make_sub_branch(std::mt19937_64& random);
 
   LutCase problem_;
   std::vector<uint8_t> codes_;   // [rows, cols]
   std::vector<double> scales_;   // [rows, groups, scale planes]
   std::vector<double> offsets_;  // [rows, groups]: zero codes or offsets
+  std::vector<double> pair_;     // [rows, cols]: B A, empty without a sub-branch
   Guarded<uint32_t> words_;
   Guarded<uint8_t> scale_bytes_;  // tile order
   Guarded<uint8_t> offset_bytes_;
+  Guarded<uint8_t> a_bytes_;
+  Guarded<uint8_t> b_bytes_;
+  Guarded<float> a_scales_;
+  Guarded<float> b_scales_;
   Guarded<float> x_;
   Guarded<float> y_;
 };
