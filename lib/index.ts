@@ -46,13 +46,17 @@ export {
   quantizeModel,
 } from './pipeline/index.js';
 export {
+  type BinaryPlanes,
   type LayerReport,
   normalizeRecipe,
+  type PlanesOptions,
+  packPlanes,
   type QuantizeOptions,
   quantize,
   type Recipe,
   type RecipeInput,
   type Statistics,
+  toPlanes,
 } from './quantization/index.js';
 export { type Dtype, type QuantizedLayout, QuantizedTensor, Tensor, type TensorData } from './tensor/index.js';
 

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { lutraError } from '../errors.js';
 import { type QuantizationResult, quantizeModel } from '../pipeline/index.js';
+import { solvers } from '../quantization/index.js';
 import {
   type CommonOptions,
   type Invocation,
@@ -36,12 +37,12 @@ export function registerQuantize(program: Command): void {
   withCommonOptions(program.command('quantize').description('quantize a Hugging Face checkpoint'))
     .argument('<modelDir>', 'directory of the model')
     .requiredOption('--out <dir>', 'directory to write (required)')
-    .option('--method <name>', 'rtn or gptq (required without --recipe)')
+    .option('--method <name>', `${solvers.map(({ name }) => name).join(', ')} (required without --recipe)`)
     .option('--bits <n>', '2, 3 or 4 (required without --recipe)', wholeNumber(1))
     .option('--group-size <n>', '16, a multiple of 32, or -1 for the row (default: 128)', wholeNumber(-1))
     .option('--symmetric', 'centre every grid on zero')
     .option('--recipe <file>', 'a JSON recipe instead of --method, --bits and --group-size')
-    .option('--calibration <file>', 'text that gptq looks at (required with gptq)')
+    .option('--calibration <file>', 'text for the methods that look at activations (required with them)')
     .option('--document-separator <text>', 'what stands between documents of the calibration text')
     .option('--samples <n>', 'calibration windows (default: 128)', wholeNumber(1))
     .option('--sequence-length <n>', 'tokens a window (default: the smaller of model context and 2048)', wholeNumber(1))

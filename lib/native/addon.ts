@@ -11,6 +11,10 @@ export type Dtype = keyof typeof dtypeIds;
 export const weightKindIds = { uniform: 0, planes: 1 } as const;
 export const offsetKindIds = { none: 0, zeroCode: 1, real: 2 } as const;
 
+/** What a group's numbers are (quantize/levels.h), and where BCQ starts (quantize/bcq.h). */
+export const levelKindIds = { zeroCode: 0, realOffset: 1, planes: 2 } as const;
+export const bcqStartIds = { greedy: 0, grid: 1, best: 2 } as const;
+
 /** Accuracy modes (ops/lut_gemm.h). */
 export const modeIds = { exact: 0, accurate: 1, fast: 2 } as const;
 
@@ -54,8 +58,13 @@ export const taskIds = {
   quadraticForm: 10,
   largestMagnitude: 11,
   fitGrid: 12,
-  roundToGrid: 13,
-  readThrough: 14,
+  levels: 13,
+  centredLevels: 14,
+  roundToLevels: 15,
+  bcqFit: 16,
+  bcqRefit: 17,
+  gridPlanes: 18,
+  readThrough: 19,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -5,6 +5,7 @@ import {
   asFloat32,
   type Call,
   chooseScaleDtype,
+  findSolver,
   gridOf,
   layoutOf,
   matchesLayer,
@@ -43,9 +44,11 @@ export function entriesOf(
   recipe: Recipe,
   scaleDtypes: ReadonlyMap<string, ScaleDtype>,
 ): Map<string, QuantizedEntry> {
+  const { storage } = findSolver(recipe.solver.method);
   const entries = linearsOf(graph).map(({ name, outFeatures, inFeatures }): [string, QuantizedEntry] => {
-    const layout = layoutOf(gridOf(recipe, name), outFeatures, inFeatures);
-    return [name, { layout, scaleDtype: scaleDtypes.get(name) ?? 'f16', offsetDtype: null }];
+    const layout = layoutOf(gridOf(recipe, name), storage, outFeatures, inFeatures);
+    const scaleDtype = scaleDtypes.get(name) ?? 'f16';
+    return [name, { layout, scaleDtype, offsetDtype: layout.offsets === 'real' ? scaleDtype : null }];
   });
   return new Map(entries);
 }
@@ -64,6 +67,7 @@ export async function inspectWeights(
   report: (event: Progress) => void,
 ): Promise<Map<string, ScaleDtype>> {
   const scaleDtypes = new Map<string, ScaleDtype>();
+  const { storage } = findSolver(recipe.solver.method);
   const layers = new Set(linearsOf(graph).map(({ name }) => name));
   for (const name of graph.shapes.keys()) {
     const where = { ...call, where: name };
@@ -72,7 +76,7 @@ export async function inspectWeights(
     if (!layers.has(name)) continue;
     const w = await asFloat32(stored, where);
     try {
-      scaleDtypes.set(name, (await chooseScaleDtype(w, gridOf(recipe, name), where)).scaleDtype);
+      scaleDtypes.set(name, (await chooseScaleDtype(w, gridOf(recipe, name), storage, where)).scaleDtype);
     } finally {
       if (w !== stored) w.dispose();
     }

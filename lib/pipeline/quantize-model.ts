@@ -10,7 +10,7 @@ import {
 } from '../formats/index.js';
 import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
 import { checkThreads } from '../ops/index.js';
-import { findSolver, normalizeRecipe, type Recipe, type ScaleDtype } from '../quantization/index.js';
+import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype } from '../quantization/index.js';
 import { ActivationStore } from './activation-store.js';
 import { streamBlocks, streamMatrices } from './block-stream.js';
 import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
@@ -92,7 +92,7 @@ async function writeLayers(
   return results;
 }
 
-const needsCalibration = (recipe: Recipe): boolean => findSolver(recipe.solver.method).needs.length > 0;
+const needsCalibration = (recipe: Recipe): boolean => needsOf(recipe).length > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
   if (calibration) requireSource(calibration);

@@ -2,8 +2,10 @@ export type { Call, Grid, Need, ScaleDtype, Solution, Solver, SolverInput, Stati
 export { gridOf, matchesLayer, type Override } from './overrides.js';
 export { layoutOf } from './pack.js';
 export { asFloat32 } from './passes.js';
+export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
 export {
   type LayerReport,
+  needsOf,
   type PreparedInputs,
   prepareInputs,
   type QuantizeOptions,

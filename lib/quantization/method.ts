@@ -1,17 +1,35 @@
 import type { z } from 'zod';
 import type { Tensor } from '../tensor/index.js';
 
-/** The uniform grid of one matrix: `w = scale * (code - zero)` with codes 0 .. 2^bits - 1. */
+/** How finely one matrix is quantized: codes 0 .. 2^bits - 1, and a few numbers for every group of columns. */
 export interface Grid {
   bits: number;
   /** In-feature columns a scale spans: 16, a multiple of 32, or -1 for the whole row. */
   groupSize: number;
-  /** Centred on zero, with nothing stored but the scale. */
+  /** Centred on zero, with nothing stored but the scale, or the alphas of planes. */
   symmetric: boolean;
 }
 
 /** Element types that scales are stored in. */
 export type ScaleDtype = 'f16' | 'bf16' | 'f32';
+
+/**
+ * What a group stores beside its codes: a scale and a whole zero code, `w = scale * (code - zero)`; a scale and a real
+ * offset, `w = scale * code + offset`; or an alpha for every plane of bits and an offset, `w = sum alpha_b bit_b + offset`.
+ */
+export type Storage = 'zeroCode' | 'realOffset' | 'planes';
+
+/** The numbers of all groups of a matrix, each exactly representable in the type that it is stored in. f32 tensors. */
+export type Values =
+  | { storage: 'zeroCode' /** [outFeatures, groups] */; scales: Tensor /** the same; whole codes */; zeros: Tensor }
+  | { storage: 'realOffset' /** [outFeatures, groups] */; scales: Tensor /** the same */; offsets: Tensor }
+  | {
+      storage: 'planes';
+      /** [outFeatures, groups, bits]: bit b of a code belongs to alpha b. */
+      alphas: Tensor;
+      /** [outFeatures, groups]; not read where the grid is symmetric: it is minus half the alphas' sum then. */
+      offsets: Tensor;
+    };
 
 /** What a method must be handed besides the weights. The pipeline collects exactly this, once for all who share it. */
 export type Need = 'hessian';
@@ -41,7 +59,7 @@ export interface SolverInput<Options, Prepared> {
   /** f32 [outFeatures, inFeatures], native memory, finite; not to be written. */
   w: Tensor;
   grid: Grid;
-  /** Scales must be representable in this type before they choose codes. */
+  /** Scales, alphas and real offsets must be representable in this type before they choose codes. */
   scaleDtype: ScaleDtype;
   options: Options;
   prepared: Prepared;
@@ -50,10 +68,7 @@ export interface SolverInput<Options, Prepared> {
 export interface Solution {
   /** u8 [outFeatures, inFeatures]. */
   codes: Tensor;
-  /** f32 [outFeatures, groups], exactly representable in `scaleDtype`. */
-  scales: Tensor;
-  /** f32 [outFeatures, groups]: whole codes 0 .. 2^bits - 1. */
-  zeros: Tensor;
+  values: Values;
   /** Damping used, as a share of the mean diagonal; null where the method has none. */
   damping: number | null;
   deadColumns: number;
@@ -68,7 +83,11 @@ export interface Solution {
 export interface Solver<Options = unknown, Prepared = unknown> {
   readonly name: string;
   readonly scope: 'matrix';
-  readonly needs: readonly Need[];
+  /** How its results are stored: the checkpoint is laid out before the first matrix is solved. */
+  readonly storage: Storage;
+  /** Whether it can solve for a symmetric grid. */
+  readonly symmetric: boolean;
+  needs(options: Options): readonly Need[];
   /** Strict, with a default for every option. */
   readonly options: z.ZodType<Options>;
   prepare(statistics: Statistics, options: Options, call: Call): Promise<Prepared>;

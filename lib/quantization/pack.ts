@@ -8,32 +8,39 @@ import {
   scalesElements,
   Tensor,
 } from '../tensor/index.js';
-import type { Call, Grid, ScaleDtype } from './method.js';
-import { disposeOnFailure, energy, type GridValues, residual, runOptions } from './passes.js';
+import type { Call, Grid, ScaleDtype, Storage, Values } from './method.js';
+import { disposeOnFailure, energy, levelsOf, residual, runOptions } from './passes.js';
 
-/** The packed layout of a matrix [rows, cols] on a grid: zero codes are stored unless the grid is symmetric. */
-export function layoutOf(grid: Grid, rows: number, cols: number): QuantizedLayout {
+/** The packed layout of a matrix [rows, cols]: offsets are stored unless the grid is symmetric. */
+export function layoutOf(grid: Grid, storage: Storage, rows: number, cols: number): QuantizedLayout {
   const { bits, groupSize, symmetric } = grid;
-  return { rows, cols, bits, groupSize, kind: 'uniform', offsets: symmetric ? 'none' : 'zeroCode' };
+  const offsets = symmetric ? 'none' : storage === 'zeroCode' ? 'zeroCode' : 'real';
+  return { rows, cols, bits, groupSize, kind: storage === 'planes' ? 'planes' : 'uniform', offsets };
+}
+
+/** Codes u8 [m, k] and what they stand for. */
+export interface Coded {
+  codes: Tensor;
+  values: Values;
 }
 
 /**
- * Packs codes, scales and zeros, and checks that what the packed matrix stands for is what the solver meant, bit for bit.
+ * Packs codes and values, and checks that what the packed matrix stands for is what the solver meant, bit for bit.
  *
  * @throws `LUTRA_E_INTERNAL` where it is not.
  */
-export async function pack(
-  solution: GridValues & { codes: Tensor },
-  grid: Grid,
-  scaleDtype: ScaleDtype,
-  call: Call,
-): Promise<QuantizedTensor> {
-  const [rows, cols] = solution.codes.shape as [number, number];
-  const layout = layoutOf(grid, rows, cols);
-  const packed = await packedTensors(solution, layout, scaleDtype, call);
-  const tensor = new QuantizedTensor(layout, packed.codes, packed.scales, packed.offsets, call.where);
+export async function pack(coded: Coded, grid: Grid, scaleDtype: ScaleDtype, call: Call): Promise<QuantizedTensor> {
+  const [rows, cols] = coded.codes.shape as [number, number];
+  const layout = layoutOf(grid, coded.values.storage, rows, cols);
+  const { values } = coded;
+  using scales = await storedAs(values.storage === 'planes' ? values.alphas : values.scales, scaleDtype, call);
+  using offsets =
+    values.storage === 'zeroCode'
+      ? Tensor.copyOf(new Uint8Array(values.zeros.read()), values.zeros.shape)
+      : await storedAs(values.offsets, scaleDtype, call);
+  const tensor = await packTensors(layout, { codes: coded.codes, scales, offsets }, call);
   try {
-    await checkSame(tensor, solution, grid, call);
+    await checkSame(tensor, coded, grid, call);
     return tensor;
   } catch (error) {
     tensor.dispose();
@@ -41,38 +48,41 @@ export async function pack(
   }
 }
 
-async function packedTensors(
-  { codes, scales, zeros }: GridValues & { codes: Tensor },
+async function storedAs(values: Tensor, dtype: ScaleDtype, call: Call): Promise<Tensor> {
+  const stored = Tensor.zeros(dtype, values.shape);
+  using program = new Program().convert(values, stored);
+  await disposeOnFailure([stored], () => program.runAsync(runOptions(call)));
+  return stored;
+}
+
+/** Brings codes u8 [m, k] and values in their stored types into tile order. `offsets` is not read where the layout has none. */
+export async function packTensors(
   layout: QuantizedLayout,
-  scaleDtype: ScaleDtype,
+  { codes, scales, offsets }: { codes: Tensor; scales: Tensor; offsets: Tensor },
   call: Call,
-): Promise<{ codes: Tensor; scales: Tensor; offsets: Tensor | null }> {
-  using stored = Tensor.zeros(scaleDtype, scales.shape);
-  using zeroCodes = Tensor.copyOf(new Uint8Array(zeros.read()), zeros.shape);
+): Promise<QuantizedTensor> {
   const packed = {
     codes: Tensor.zeros('u8', [codesBytes(layout)]),
-    scales: Tensor.zeros(scaleDtype, [scalesElements(layout)]),
-    offsets: layout.offsets === 'none' ? null : Tensor.zeros('u8', [offsetsElements(layout)]),
+    scales: Tensor.zeros(scales.dtype, [scalesElements(layout)]),
+    offsets: layout.offsets === 'none' ? null : Tensor.zeros(offsets.dtype, [offsetsElements(layout)]),
   };
-  using program = new Program().packCodes(layout, codes, packed.codes);
-  program.convert(scales, stored).packGroupValues(layout, 1, stored, packed.scales);
-  if (packed.offsets) program.packGroupValues(layout, 1, zeroCodes, packed.offsets);
   const made = [packed.codes, packed.scales, ...(packed.offsets ? [packed.offsets] : [])];
-  await disposeOnFailure(made, () => program.runAsync(runOptions(call)));
-  return packed;
+  return await disposeOnFailure(made, async () => {
+    using program = new Program().packCodes(layout, codes, packed.codes);
+    program.packGroupValues(layout, layout.kind === 'planes' ? layout.bits : 1, scales, packed.scales);
+    if (packed.offsets) program.packGroupValues(layout, 1, offsets, packed.offsets);
+    await program.runAsync(runOptions(call));
+    return new QuantizedTensor(layout, packed.codes, packed.scales, packed.offsets, call.where);
+  });
 }
 
 /** The packed matrix, unpacked, minus the solver's weights must be zero everywhere. */
-async function checkSame(
-  tensor: QuantizedTensor,
-  solution: GridValues & { codes: Tensor },
-  grid: Grid,
-  call: Call,
-): Promise<void> {
+async function checkSame(tensor: QuantizedTensor, { codes, values }: Coded, grid: Grid, call: Call): Promise<void> {
   using unpacked = Tensor.zeros('f32', tensor.shape);
   using program = new Program().dequantize(tensor, unpacked);
   await program.runAsync(runOptions(call));
-  using difference = await residual(unpacked, solution, grid, call);
+  using levels = await levelsOf(values, grid, call);
+  using difference = await residual(unpacked, codes, levels, grid, call);
   const distance = await energy(difference, undefined, call);
   if (distance !== 0)
     throw lutraError('LUTRA_E_INTERNAL', {

@@ -1,7 +1,7 @@
-import { addon, cancellable, dtypeIds, taskIds } from '../native/index.js';
+import { addon, bcqStartIds, cancellable, dtypeIds, levelKindIds, taskIds } from '../native/index.js';
 import { Program } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
-import type { Call, Grid, ScaleDtype } from './method.js';
+import type { Call, Grid, ScaleDtype, Values } from './method.js';
 
 /**
  * The native passes of native/quantize, typed. All of them run off the JavaScript thread and end within one parallel
@@ -27,36 +27,57 @@ export async function disposeOnFailure<T>(made: readonly Tensor[], work: () => P
 export const groupColumns = (grid: Grid, k: number): number => (grid.groupSize === -1 ? k : grid.groupSize);
 export const groupsOf = (grid: Grid, k: number): number => Math.ceil(k / groupColumns(grid, k));
 
-export interface GridValues {
-  /** f32 [m, groups]. */
-  scales: Tensor;
-  /** f32 [m, groups], whole codes. */
-  zeros: Tensor;
-}
+export const valuesOf = (values: Values): Tensor[] =>
+  values.storage === 'zeroCode'
+    ? [values.scales, values.zeros]
+    : [values.storage === 'planes' ? values.alphas : values.scales, values.offsets];
 
 /** Scales and zeros of every group of w, rounded to `dtype`; with `search`, clipped where the 2.4-norm gains by it. */
-export async function fitGrid(
-  w: Tensor,
-  grid: Grid,
-  dtype: ScaleDtype,
-  search: boolean,
-  call: Call,
-): Promise<GridValues> {
+export async function fitGrid(w: Tensor, grid: Grid, dtype: ScaleDtype, search: boolean, call: Call): Promise<Values> {
   const [m, k] = w.shape as [number, number];
   const scales = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
   const zeros = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
   const numbers = [grid.bits, groupColumns(grid, k), Number(grid.symmetric), Number(search), dtypeIds[dtype]];
   await disposeOnFailure([scales, zeros], () => task('fitGrid', [w, scales, zeros], numbers, call));
-  return { scales, zeros };
+  return { storage: 'zeroCode', scales, zeros };
 }
 
-/** u8 [m, k]: the nearest code of every weight, halves up. */
-export async function roundToGrid(w: Tensor, values: GridValues, grid: Grid, call: Call): Promise<Tensor> {
-  const [m, k] = w.shape as [number, number];
-  const codes = Tensor.zeros('u8', [m, k]);
-  const operands = [w, values.scales, values.zeros, codes];
-  await disposeOnFailure([codes], () => task('roundToGrid', operands, [grid.bits, groupColumns(grid, k)], call));
+/** f32 [m, groups, 2^bits]: what every code of every group stands for, as `dequantize` gives it. */
+export async function levelsOf(values: Values, grid: Grid, call: Call): Promise<Tensor> {
+  const [first, second] = valuesOf(values) as [Tensor, Tensor];
+  const [m = 0, groups = 0] = first.shape;
+  const levels = Tensor.zeros('f32', [m, groups, 2 ** grid.bits]);
+  const centred = values.storage === 'planes' && grid.symmetric;
+  await disposeOnFailure([levels], () =>
+    centred
+      ? task('centredLevels', [first, levels], [], call)
+      : task('levels', [first, second, levels], [levelKindIds[values.storage]], call),
+  );
+  return levels;
+}
+
+/** The planes of a uniform grid, into f32 [m, groups, bits] and [m, groups]. */
+export async function gridPlanes(
+  scales: Tensor,
+  zeros: Tensor,
+  { alphas, offsets }: { alphas: Tensor; offsets: Tensor },
+  call: Call,
+): Promise<void> {
+  await task('gridPlanes', [scales, zeros, alphas, offsets], [], call);
+}
+
+/** u8 [m, k]: the code of the nearest level of every weight; halfway between two, of the higher one. */
+export async function roundToLevels(w: Tensor, levels: Tensor, grid: Grid, call: Call): Promise<Tensor> {
+  const codes = Tensor.zeros('u8', w.shape);
+  const numbers = [groupColumns(grid, w.shape[1] ?? 0)];
+  await disposeOnFailure([codes], () => task('roundToLevels', [w, levels, codes], numbers, call));
   return codes;
+}
+
+/** Codes u8 [m, k] of the nearest levels that the values give. */
+export async function roundToValues(w: Tensor, values: Values, grid: Grid, call: Call): Promise<Tensor> {
+  using levels = await levelsOf(values, grid, call);
+  return await roundToLevels(w, levels, grid, call);
 }
 
 /** f64 [k] of a Hessian f64 [k, k]. */
@@ -88,19 +109,54 @@ export interface ColumnPass {
   w: Tensor;
   factor: Tensor;
   groupOf: Int32Array;
-  values: GridValues;
+  /** f32 [m, groups, 2^bits] */
+  levels: Tensor;
 }
 
-/** GPTQ's column pass: codes u8 [m, k] in pass order. */
-export async function gptqPass(pass: ColumnPass, grid: Grid, call: Call): Promise<Tensor> {
-  const [m, k] = pass.w.shape as [number, number];
+/** GPTQ's column pass with the levels as the quantizer: codes u8 [m, k] in pass order. */
+export async function gptqPass({ w, factor, groupOf, levels }: ColumnPass, call: Call): Promise<Tensor> {
+  const [m, k] = w.shape as [number, number];
   const codes = Tensor.zeros('u8', [m, k]);
-  using groups = Tensor.copyOf(pass.groupOf);
+  using groups = Tensor.copyOf(groupOf);
   using loss = Tensor.zeros('f64', [m]);
-  const { scales, zeros } = pass.values;
-  const operands = [pass.w, pass.factor, scales, zeros, groups, codes, loss];
-  await disposeOnFailure([codes], () => task('gptqPass', operands, [grid.bits, groupColumns(grid, k)], call));
+  await disposeOnFailure([codes], () => task('gptqPass', [w, factor, levels, groups, codes, loss], [], call));
   return codes;
+}
+
+export interface BcqFit {
+  rounds: number;
+  start: keyof typeof bcqStartIds;
+  dtype: ScaleDtype;
+}
+
+/** Alphas and offsets of every group of w, fitted with columns weighted by `importance` f64 [k] and nearest codes. */
+export async function bcqFit(w: Tensor, importance: Tensor, grid: Grid, fit: BcqFit, call: Call): Promise<Values> {
+  const [m, k] = w.shape as [number, number];
+  const alphas = Tensor.zeros('f32', [m, groupsOf(grid, k), grid.bits]);
+  const offsets = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
+  const numbers = [grid.bits, groupColumns(grid, k), Number(grid.symmetric), fit.rounds];
+  numbers.push(bcqStartIds[fit.start], dtypeIds[fit.dtype]);
+  await disposeOnFailure([alphas, offsets], () => task('bcqFit', [w, importance, alphas, offsets], numbers, call));
+  return { storage: 'planes', alphas, offsets };
+}
+
+/** What a refit of planes changes, in place. */
+export interface PlanesResult {
+  codes: Tensor;
+  alphas: Tensor;
+  offsets: Tensor;
+}
+
+/** Least squares of alphas and offsets in the metric of the Hessian with `damping` on its diagonal, codes given. */
+export async function bcqRefit(
+  w: Tensor,
+  { hessian, damping }: { hessian: Tensor; damping: number },
+  { codes, alphas, offsets }: PlanesResult,
+  { grid, dtype }: { grid: Grid; dtype: ScaleDtype },
+  call: Call,
+): Promise<void> {
+  const numbers = [groupColumns(grid, w.shape[1] ?? 0), Number(grid.symmetric), damping, dtypeIds[dtype]];
+  await task('bcqRefit', [w, hessian, codes, alphas, offsets], numbers, call);
 }
 
 /** y[r,j] = x[r, index[j]], zero where index[j] is -1; f32 or u8. */
@@ -111,16 +167,11 @@ export async function gatherColumns(x: Tensor, index: Int32Array, call: Call): P
   return gathered;
 }
 
-/** w - scale * (code - zero), f32 [m, k]. */
-export async function residual(
-  w: Tensor,
-  { codes, scales, zeros }: GridValues & { codes: Tensor },
-  grid: Grid,
-  call: Call,
-): Promise<Tensor> {
+/** w minus the level of its code, f32 [m, k]. */
+export async function residual(w: Tensor, codes: Tensor, levels: Tensor, grid: Grid, call: Call): Promise<Tensor> {
   const difference = Tensor.zeros('f32', w.shape);
   const numbers = [groupColumns(grid, w.shape[1] ?? 0)];
-  await disposeOnFailure([difference], () => task('residual', [w, codes, scales, zeros, difference], numbers, call));
+  await disposeOnFailure([difference], () => task('residual', [w, codes, levels, difference], numbers, call));
   return difference;
 }
 

@@ -1,10 +1,19 @@
 import { lutraError } from '../errors.js';
 import { checkThreads } from '../ops/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
-import type { Call, Grid, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
+import type { Call, Grid, Need, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
 import { gridOf } from './overrides.js';
 import { pack } from './pack.js';
-import { asFloat32, disposeOnFailure, energy, findNonFinite, residual, roundToGrid } from './passes.js';
+import {
+  asFloat32,
+  disposeOnFailure,
+  energy,
+  findNonFinite,
+  levelsOf,
+  residual,
+  roundToLevels,
+  valuesOf,
+} from './passes.js';
 import { normalizeRecipe, type Recipe, type RecipeInput } from './recipe.js';
 import { findSolver } from './registry.js';
 import { chooseScaleDtype } from './scale-dtype.js';
@@ -16,7 +25,7 @@ export interface LayerReport {
    * changed. Zero for a matrix of zeros.
    */
   relativeError: number;
-  /** The same for round to nearest on the same grid. */
+  /** The same for round to nearest with the same scales and offsets. */
   rtnError: number;
   damping: number | null;
   deadColumns: number;
@@ -87,6 +96,11 @@ export async function prepareInputs(recipe: Recipe, statistics: Statistics, call
   return { solver, prepared, release: () => solver.release(prepared) };
 }
 
+/** What the recipe's method must be handed besides the weights, with the options that it has there. */
+export function needsOf(recipe: Recipe): readonly Need[] {
+  return findSolver(recipe.solver.method).needs(solverOptions(recipe));
+}
+
 function solverOptions({ solver: { method: _, ...options } }: Recipe): unknown {
   return options;
 }
@@ -102,10 +116,11 @@ export async function quantizeMatrix(
   const weights = await asFloat32(w, call);
   try {
     await refuseNonFinite(weights, call);
-    const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, call);
     const { solver, prepared } = inputs;
-    const hessian = solver.needs.includes('hessian') ? inputs.statistics.hessian : undefined;
-    const input = { w: weights, grid, scaleDtype, options: solverOptions(recipe), prepared };
+    const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, solver.storage, call);
+    const options = solverOptions(recipe);
+    const hessian = needsOf(recipe).includes('hessian') ? inputs.statistics.hessian : undefined;
+    const input = { w: weights, grid, scaleDtype, options, prepared };
     const solved = await solver.solve(input, call);
     const measure = () => atLeastRounded(weights, solved, grid, hessian, call);
     const { solution, ...errors } = await disposeOnFailure(tensorsOf(solved), measure);
@@ -125,7 +140,7 @@ export async function quantizeMatrix(
 }
 
 /**
- * Measures a solution and round to nearest on the solution's grid in the method's metric, and keeps round to nearest, on
+ * Measures a solution and round to nearest on the solution's levels in the method's metric, and keeps round to nearest, on
  * record, where the solution is worse: compensation for other inputs than the Hessian's must never cost.
  */
 async function atLeastRounded(
@@ -136,14 +151,15 @@ async function atLeastRounded(
   call: Call,
 ): Promise<{ solution: Solution; relativeError: number; rtnError: number }> {
   const whole = await energy(w, hessian, call);
+  using levels = await levelsOf(solution.values, grid, call);
   const relative = async (codes: Tensor) => {
-    using difference = await residual(w, { ...solution, codes }, grid, call);
+    using difference = await residual(w, codes, levels, grid, call);
     const error = await energy(difference, hessian, call);
     return error === 0 ? 0 : error / whole;
   };
   const relativeError = await relative(solution.codes);
   if (!hessian) return { solution, relativeError, rtnError: relativeError };
-  const rounded = await roundToGrid(w, solution, grid, call);
+  const rounded = await roundToLevels(w, levels, grid, call);
   const rtnError = await disposeOnFailure([rounded], () => relative(rounded));
   if (relativeError <= rtnError) {
     rounded.dispose();
@@ -155,7 +171,7 @@ async function atLeastRounded(
   return { solution: { ...solution, codes: rounded, warnings }, relativeError: rtnError, rtnError };
 }
 
-const tensorsOf = ({ codes, scales, zeros }: Solution): Tensor[] => [codes, scales, zeros];
+const tensorsOf = ({ codes, values }: Solution): Tensor[] => [codes, ...valuesOf(values)];
 
 /** @throws `LUTRA_E_NON_FINITE` with the value and the index of the first NaN or infinity. */
 export async function refuseNonFinite(x: Tensor, call: Call): Promise<void> {

@@ -53,6 +53,7 @@ export function normalizeRecipe(input: unknown): Recipe {
   const parsed = parse(solver.options as z.ZodType<Record<string, unknown>>, options, 'recipe.solver');
   const grid = parse(gridSchema, written.grid, 'recipe.grid');
   const overrides = parse(z.array(overrideSchema), written.overrides ?? [], 'recipe.overrides').map(tidyOverride);
+  if (!solver.symmetric) refuseSymmetric(solver.name, { grid, overrides });
   return {
     transforms: [],
     solver: { method: solver.name, ...parsed },
@@ -74,6 +75,17 @@ function expand(input: unknown): Record<string, unknown> {
   }
   if ('grid' in input) throw option('recipe.grid', 'the short form has bits and groupSize at the top', 'grid');
   return full;
+}
+
+function refuseSymmetric(method: string, { grid, overrides }: Pick<Recipe, 'grid' | 'overrides'>): void {
+  const at = overrides.findIndex(({ symmetric }) => symmetric);
+  if (grid.symmetric || at >= 0)
+    throw option(
+      grid.symmetric ? 'recipe.grid.symmetric' : `recipe.overrides.${at}.symmetric`,
+      `${method} has no symmetric grids`,
+      'true',
+      'false',
+    );
 }
 
 function refuseUnbuilt(slot: (typeof slots)[number], value: unknown): void {

@@ -10,8 +10,10 @@
 #include "ops/read_through.h"
 #include "ops/transformer.h"
 #include "platform/file.h"
+#include "quantize/bcq.h"
 #include "quantize/column_order.h"
 #include "quantize/gptq.h"
+#include "quantize/levels.h"
 #include "quantize/magnitude.h"
 #include "quantize/quadratic_form.h"
 #include "quantize/rtn.h"
@@ -77,11 +79,10 @@ const TaskRow kTasks[] = {
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        return reverse_cholesky(context, call.tensors[0]);
      }},
-    {"gptqPass", 7, 2,
+    {"gptqPass", 6, 0,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
-       const GptqGrid grid{narrowed<int>(call.whole(0)), call.whole(1)};
        const auto& t = call.tensors;
-       return gptq_pass(context, grid, t[0], t[1], t[2], t[3], t[4], t[5], t[6]);
+       return gptq_pass(context, t[0], t[1], t[2], t[3], t[4], t[5]);
      }},
     {"hessianDiagonal", 2, 0,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
@@ -97,10 +98,10 @@ const TaskRow kTasks[] = {
        const auto& t = call.tensors;
        return gather_columns(context, t[0], t[1], t[2]);
      }},
-    {"residual", 5, 1,
+    {"residual", 4, 1,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        const auto& t = call.tensors;
-       return residual(context, t[0], t[1], t[2], t[3], call.whole(0), t[4]);
+       return residual(context, t[0], t[1], t[2], call.whole(0), t[3]);
      }},
     {"sumOfSquares", 1, 0,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
@@ -124,10 +125,43 @@ const TaskRow kTasks[] = {
        answer.push_back(static_cast<double>(subnormal));
        return ok_status();
      }},
-    {"roundToGrid", 4, 2,
+    {"levels", 3, 1,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        const auto& t = call.tensors;
-       return round_to_grid(context, narrowed<int>(call.whole(0)), call.whole(1), t[0], t[1], t[2], t[3]);
+       const LevelKind kind = narrowed<LevelKind>(call.whole(0));
+       if (kind > LevelKind::kPlanes) return error(Code::kOption, "levels: no such kind", call.whole(0));
+       return levels_of(context, kind, t[0], t[1], t[2]);
+     }},
+    {"centredLevels", 2, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       return levels_of(context, LevelKind::kCentredPlanes, call.tensors[0], TensorView{}, call.tensors[1]);
+     }},
+    {"roundToLevels", 3, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return round_to_levels(context, call.whole(0), t[0], t[1], t[2]);
+     }},
+    {"bcqFit", 4, 6,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const BcqOptions options{narrowed<int>(call.whole(0)),
+                                call.whole(1),
+                                call.whole(2) != 0,
+                                narrowed<int>(call.whole(3)),
+                                narrowed<BcqStart>(call.whole(4)),
+                                narrowed<Dtype>(call.whole(5))};
+       return bcq_fit(context, options, t[0], t[1], t[2], t[3]);
+     }},
+    {"bcqRefit", 5, 4,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const BcqRefit options{call.whole(0), call.whole(1) != 0, call.parameters[2], narrowed<Dtype>(call.whole(3))};
+       return bcq_refit(context, options, t[0], t[1], t[2], t[3], t[4]);
+     }},
+    {"gridPlanes", 4, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return grid_planes(context, t[0], t[1], t[2], t[3]);
      }},
     {"readThrough", 1, 0,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {

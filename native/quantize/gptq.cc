@@ -9,7 +9,8 @@
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "ops/transformer.h"
-#include "quantize/grid.h"
+#include "quantize/for_rows.h"
+#include "quantize/levels.h"
 
 namespace lutra {
 
@@ -29,17 +30,17 @@ bool reverse_axes(Context& context, double* data, int64_t elements) {
 }
 
 struct Pass {
-  const float* w;       // [m, k]
-  const double* m;      // [k, k], upper triangular
-  const float* scales;  // [rows, groups]
-  const float* zeros;
+  const float* w;          // [m, k]
+  const double* m;         // [k, k], upper triangular
+  const float* sorted;     // [rows, groups, count]: every group's levels, ascending
+  const uint8_t* code_of;  // [rows, groups, count]: the code of each
   const Indices& group_of;
   uint8_t* codes;
   double* loss;
   int64_t rows;
   int64_t k;
   int64_t groups;
-  double largest;
+  int64_t count;
 
   // Columns of M of this block, divided by their diagonal: panel[i][j] = M[i, j0 + j] / M[j0 + j, j0 + j], i < j0.
   bool scale_panel(Context& context, int64_t j0, int64_t width, float* panel) const {
@@ -61,10 +62,10 @@ struct Pass {
       const double* m_row = m + column * k + j0;
       const double weight = w[row * k + column];
       const double wanted = weight + (carry ? static_cast<double>(carry[j]) : 0.0) + feedback[j] / m_row[j];
-      const int64_t at = row * groups + group_of[column];
-      const double code = grid_code(wanted, scales[at], zeros[at], largest);
-      const double value = grid_value(code, scales[at], zeros[at]);
-      codes[row * k + column] = static_cast<uint8_t>(code);
+      const int64_t group = (row * groups + group_of[column]) * count;
+      const int64_t at = group + nearest_level(sorted + group, count, wanted);
+      const double value = sorted[at];
+      codes[row * k + column] = code_of[at];
       const double normalised = (wanted - value) * m_row[j];
       sum += normalised * normalised;
       errors[column] = static_cast<float>(weight - value);
@@ -75,19 +76,15 @@ struct Pass {
   }
 };
 
-Status check(const GptqGrid& grid, const TensorView& w, const TensorView& m_factor, const TensorView& scales,
-             const TensorView& zeros, const TensorView& group_of, const TensorView& codes, const TensorView& loss) {
+Status check(const TensorView& w, const TensorView& m_factor, const TensorView& levels, const TensorView& group_of,
+             const TensorView& codes, const TensorView& loss) {
   LUTRA_TRY(require_rank(w, 2, "gptq: w must have 2 dimensions"));
   LUTRA_TRY(require_rank(m_factor, 2, "gptq: the factor must have 2 dimensions"));
-  LUTRA_TRY(require_rank(scales, 2, "gptq: scales must have 2 dimensions"));
-  LUTRA_TRY(require_rank(zeros, 2, "gptq: zeros must have 2 dimensions"));
   LUTRA_TRY(require_rank(group_of, 1, "gptq: group_of must have 1 dimension"));
   LUTRA_TRY(require_rank(codes, 2, "gptq: codes must have 2 dimensions"));
   LUTRA_TRY(require_rank(loss, 1, "gptq: loss must have 1 dimension"));
   LUTRA_TRY(require_dtype(w, Dtype::kF32, "gptq: w must be f32"));
   LUTRA_TRY(require_dtype(m_factor, Dtype::kF64, "gptq: the factor must be f64"));
-  LUTRA_TRY(require_dtype(scales, Dtype::kF32, "gptq: scales must be f32"));
-  LUTRA_TRY(require_dtype(zeros, Dtype::kF32, "gptq: zeros must be f32"));
   LUTRA_TRY(require_dtype(group_of, Dtype::kI32, "gptq: group_of must be i32"));
   LUTRA_TRY(require_dtype(codes, Dtype::kU8, "gptq: codes must be u8"));
   LUTRA_TRY(require_dtype(loss, Dtype::kF64, "gptq: loss must be f64"));
@@ -95,29 +92,19 @@ Status check(const GptqGrid& grid, const TensorView& w, const TensorView& m_fact
   const int64_t k = w.shape[1];
   LUTRA_TRY(require_equal(m_factor.shape[0], k, "gptq: rows of the factor, against columns of w"));
   LUTRA_TRY(require_equal(m_factor.shape[1], k, "gptq: columns of the factor, against columns of w"));
-  LUTRA_TRY(require_equal(scales.shape[0], rows, "gptq: rows of scales, against rows of w"));
-  LUTRA_TRY(require_same_shape(scales, zeros, "gptq: shape of zeros, against shape of scales"));
   LUTRA_TRY(require_equal(group_of.shape[0], k, "gptq: elements of group_of, against columns of w"));
   LUTRA_TRY(require_same_shape(w, codes, "gptq: shape of codes, against shape of w"));
   LUTRA_TRY(require_equal(loss.shape[0], rows, "gptq: elements of loss, against rows of w"));
-  if (grid.bits < 1 || grid.bits > kMaxBits)
-    return error(Code::kOption, "gptq: bits out of range", grid.bits, kMaxBits);
-  if (grid.group_size < 1 && grid.group_size != -1)
-    return error(Code::kOption, "gptq: group_size must be positive, or -1 for the row", grid.group_size, -1);
-  const int64_t groups = grid.group_size == -1 ? std::min<int64_t>(k, 1) : ceil_div(k, grid.group_size);
-  return require_equal(scales.shape[1], groups, "gptq: groups of scales, against columns of w and group_size");
+  return check_levels(levels, rows, levels.rank == 3 ? levels.shape[1] : 0);
 }
 
-Status check_values(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& scales,
-                    const TensorView& zeros) {
+Status check_values(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels) {
   const int64_t k = w.shape[1];
   int64_t bad = -1;
   LUTRA_TRY(find_non_finite(context, w, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "gptq: w is not finite at this element", bad);
-  LUTRA_TRY(find_non_finite(context, scales, &bad));
-  if (bad >= 0) return error(Code::kNonFinite, "gptq: a scale is not finite at this element", bad);
-  LUTRA_TRY(find_non_finite(context, zeros, &bad));
-  if (bad >= 0) return error(Code::kNonFinite, "gptq: a zero is not finite at this element", bad);
+  LUTRA_TRY(find_non_finite(context, levels, &bad));
+  if (bad >= 0) return error(Code::kNonFinite, "gptq: a level is not finite at this element", bad);
   for (int64_t j = 0; j < k; ++j) {
     const double pivot = m_factor.as<double>()[j * k + j];
     if (!(pivot > 0) || !std::isfinite(pivot))
@@ -141,26 +128,32 @@ Status reverse_cholesky(Context& context, const TensorView& hessian) {
   return finished(reverse_axes(context, hessian.as<double>(), k * k));
 }
 
-Status gptq_pass(Context& context, const GptqGrid& grid, const TensorView& w, const TensorView& m_factor,
-                 const TensorView& scales, const TensorView& zeros, const TensorView& group_of, const TensorView& codes,
-                 const TensorView& loss) {
-  LUTRA_TRY(check(grid, w, m_factor, scales, zeros, group_of, codes, loss));
-  LUTRA_TRY(check_values(context, w, m_factor, scales, zeros));
-  Indices groups;
-  LUTRA_TRY(groups.take(group_of, 0, scales.shape[1], "gptq: a column's group is out of range"));
-  const int64_t rows = w.shape[0];
-  const int64_t k = w.shape[1];
+Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels,
+                 const TensorView& group_of, const TensorView& codes, const TensorView& loss) {
+  LUTRA_TRY(check(w, m_factor, levels, group_of, codes, loss));
+  LUTRA_TRY(check_values(context, w, m_factor, levels));
+  const int64_t rows = w.shape[0], k = w.shape[1];
+  const int64_t groups = levels.shape[1], count = levels.shape[2];
+  Indices group_numbers;
+  LUTRA_TRY(group_numbers.take(group_of, 0, groups, "gptq: a column's group is out of range"));
+  const AlignedBuffer sorted(levels.bytes());
+  const AlignedBuffer code_of(static_cast<size_t>(levels.elements()));
+  if (!sorted || !code_of) return out_of_memory(static_cast<int64_t>(levels.bytes()));
+  LUTRA_TRY(for_rows(context, rows, [&](int64_t row) {
+    for (int64_t at = row * groups * count; at < (row + 1) * groups * count; at += count)
+      sort_levels(levels.as<float>() + at, count, sorted.as<float>() + at, code_of.as<uint8_t>() + at);
+  }));
   const Pass pass{w.as<float>(),
                   m_factor.as<double>(),
-                  scales.as<float>(),
-                  zeros.as<float>(),
-                  groups,
+                  sorted.as<float>(),
+                  code_of.as<uint8_t>(),
+                  group_numbers,
                   codes.as<uint8_t>(),
                   loss.as<double>(),
                   rows,
                   k,
-                  scales.shape[1],
-                  largest_code(grid.bits)};
+                  groups,
+                  count};
   std::fill_n(pass.loss, rows, 0.0);
   // The product below uses the context's scratch: these live beside it.
   const AlignedBuffer errors(static_cast<size_t>(rows * k) * sizeof(float));

@@ -15,17 +15,12 @@ namespace lutra {
 // kNotPositiveDefinite leaves H destroyed: the caller keeps a copy or rebuilds it with more damping.
 Status reverse_cholesky(Context& context, const TensorView& hessian);
 
-struct GptqGrid {
-  int bits = 0;
-  int64_t group_size = 0;  // in columns of the original order
-};
-
-// w f32 [m,k] in pass order, m_factor f64 [k,k] in pass order, scales and zeros f32 [m, groups] (already rounded to
-// their storage type), group_of i32 [k]: the group of each column in pass order. codes u8 [m,k] out, pass order.
+// w f32 [m,k] in pass order, m_factor f64 [k,k] in pass order, levels f32 [m, groups, 2^bits] (see levels.h; made of
+// values already rounded to their storage type), group_of i32 [k]: the group of each column in pass order. codes u8
+// [m,k] out, pass order; Q takes the nearest level.
 // kNonFinite names a row whose feedback overflowed: its codes mean nothing.
 // loss f64 [m]: per row, sum_j ((w'_j - q_j) / U_jj)^2 with U = M^-1, equal to (Q - W) H (Q - W)^T.
-Status gptq_pass(Context& context, const GptqGrid& grid, const TensorView& w, const TensorView& m_factor,
-                 const TensorView& scales, const TensorView& zeros, const TensorView& group_of, const TensorView& codes,
-                 const TensorView& loss);
+Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels,
+                 const TensorView& group_of, const TensorView& codes, const TensorView& loss);
 
 }  // namespace lutra

@@ -44,29 +44,6 @@ double total(const double* values, int64_t n) {
 
 }  // namespace
 
-Status residual(Context& context, const TensorView& w, const TensorView& codes, const TensorView& scales,
-                const TensorView& zeros, int64_t group_size, const TensorView& difference) {
-  const int64_t m = w.rows(), k = w.cols();
-  if (group_size < 1) return error(Code::kOption, "groupSize must be positive", group_size);
-  const int64_t groups = ceil_div(k, group_size);
-  LUTRA_TRY(check_matrix(w, Dtype::kF32, m, k, "weights must be f32 [m,k]"));
-  LUTRA_TRY(check_matrix(codes, Dtype::kU8, m, k, "codes must be u8 [m,k]"));
-  LUTRA_TRY(check_matrix(scales, Dtype::kF32, m, groups, "scales must be f32 [m,groups]"));
-  LUTRA_TRY(check_matrix(zeros, Dtype::kF32, m, groups, "zeros must be f32 [m,groups]"));
-  LUTRA_TRY(check_matrix(difference, Dtype::kF32, m, k, "the difference must be f32 [m,k]"));
-  return for_rows(context, m, [&](int64_t row) {
-    const float* in = w.as<float>() + row * k;
-    const uint8_t* code = codes.as<uint8_t>() + row * k;
-    float* out = difference.as<float>() + row * k;
-    for (int64_t g = 0; g < groups; ++g) {
-      const double scale = static_cast<double>(scales.as<float>()[row * groups + g]);
-      const double zero = static_cast<double>(zeros.as<float>()[row * groups + g]);
-      const int64_t end = std::min(k, (g + 1) * group_size);
-      for (int64_t j = g * group_size; j < end; ++j) out[j] = in[j] - static_cast<float>(scale * (code[j] - zero));
-    }
-  });
-}
-
 Status quadratic_form(Context& context, const TensorView& x, const TensorView& hessian, double* value) {
   const int64_t m = x.rows(), k = x.cols();
   LUTRA_TRY(check_matrix(x, Dtype::kF32, m, k, "quadraticForm needs f32 [m,k]"));

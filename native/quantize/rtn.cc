@@ -5,10 +5,10 @@
 #include <cmath>
 #include <limits>
 
-#include "core/half.h"
 #include "ops/operand.h"
 #include "ops/transformer.h"
 #include "quantize/grid.h"
+#include "quantize/storage.h"
 
 namespace lutra {
 
@@ -21,29 +21,15 @@ struct Grid {
   float zero = 0.0f;
 };
 
-// The smallest number of the storage type that is not below `value` > 0; infinite where there is none.
-float round_up_to(Dtype dtype, double value) {
-  float wide = static_cast<float>(value);
-  if (static_cast<double>(wide) < value) wide = std::nextafterf(wide, std::numeric_limits<float>::infinity());
-  if (dtype == Dtype::kF32 || std::isinf(wide)) return wide;
-  const auto widen = dtype == Dtype::kF16 ? half_to_float : bfloat16_to_float;
-  uint16_t narrow = dtype == Dtype::kF16 ? float_to_half(wide) : float_to_bfloat16(wide);
-  // One step up: the bit patterns of positive numbers are ordered, infinity after the largest.
-  if (widen(narrow) < wide) ++narrow;
-  return widen(narrow);
-}
-
-float smallest_normal(Dtype dtype) { return dtype == Dtype::kF16 ? 0x1p-14f : 0x1p-126f; }
-
 Grid grid_of(const GridOptions& options, double lo, double hi) {
   const double largest = largest_code(options.bits);
   const double half = static_cast<double>(1 << (options.bits - 1));
   if (lo == 0 && hi == 0) return {1.0f, options.symmetric ? static_cast<float>(half) : 0.0f};
   if (options.symmetric) {
-    const float scale = round_up_to(options.scale_dtype, 2 * std::max(-lo, hi) / largest);
+    const float scale = stored_not_below(options.scale_dtype, 2 * std::max(-lo, hi) / largest);
     return {scale, static_cast<float>(half)};
   }
-  const float scale = round_up_to(options.scale_dtype, (hi - lo) / largest);
+  const float scale = stored_not_below(options.scale_dtype, (hi - lo) / largest);
   return {scale, static_cast<float>(grid_code(-lo, scale, 0.0, largest))};
 }
 
@@ -134,28 +120,6 @@ Status fit_grid(Context& context, const GridOptions& options, const TensorView& 
   if (too_large.load() > 0)
     return error(Code::kOption, "fit_grid: groups whose scale exceeds its storage type", too_large.load(), 0);
   return ok_status();
-}
-
-Status round_to_grid(Context& context, int bits, int64_t group_size, const TensorView& w, const TensorView& scales,
-                     const TensorView& zeros, const TensorView& codes) {
-  LUTRA_TRY(check(bits, group_size, w, scales, zeros));
-  LUTRA_TRY(require_rank(codes, 2, "round_to_grid: codes must have 2 dimensions"));
-  LUTRA_TRY(require_dtype(codes, Dtype::kU8, "round_to_grid: codes must be u8"));
-  LUTRA_TRY(require_same_shape(w, codes, "round_to_grid: shape of codes, against shape of w"));
-  LUTRA_TRY(require_finite(context, w, "round_to_grid: w is not finite at this element"));
-  LUTRA_TRY(require_finite(context, scales, "round_to_grid: a scale is not finite at this element"));
-  LUTRA_TRY(require_finite(context, zeros, "round_to_grid: a zero is not finite at this element"));
-  const int64_t k = w.shape[1];
-  const int64_t groups = scales.shape[1];
-  const int64_t length = group_length(group_size, k);
-  const double largest = largest_code(bits);
-  return finished(context.parallel(w.shape[0], [&](int64_t row) {
-    for (int64_t j = 0; j < k; ++j) {
-      const int64_t at = row * groups + j / length;
-      codes.as<uint8_t>()[row * k + j] = static_cast<uint8_t>(
-          grid_code(w.as<float>()[row * k + j], scales.as<float>()[at], zeros.as<float>()[at], largest));
-    }
-  }));
 }
 
 }  // namespace lutra

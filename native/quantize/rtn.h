@@ -1,4 +1,4 @@
-// Fitting a uniform grid to every group of a row, and rounding to the nearest code.
+// Fitting a uniform grid to every group of a row.
 //
 // Groups are group_size consecutive columns, the last one ragged; -1 makes the row one group. The grid always
 // represents zero exactly: w ~ scale * (code - zero), zero an integer in [0, 2^bits - 1].
@@ -30,9 +30,5 @@ struct GridOptions {
 // therefore rounded up coarsely.
 Status fit_grid(Context& context, const GridOptions& options, const TensorView& w, const TensorView& scales,
                 const TensorView& zeros, int64_t* subnormal);
-
-// codes u8 [m,k]: the nearest code of every weight, halves up, clamped. Zeros may be real numbers.
-Status round_to_grid(Context& context, int bits, int64_t group_size, const TensorView& w, const TensorView& scales,
-                     const TensorView& zeros, const TensorView& codes);
 
 }  // namespace lutra

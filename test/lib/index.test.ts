@@ -11,7 +11,17 @@ const root = join(import.meta.dirname, '..', '..');
 
 /** The functions and classes of docs/architecture.md's decision 12, and what belongs to them. */
 const names = [
-  ...['quantize', 'dequantize', 'normalizeRecipe', 'lutGemm', 'lutGemmAsync', 'lutGemmErrorBound', 'quantizeModel'],
+  ...[
+    'quantize',
+    'dequantize',
+    'toPlanes',
+    'packPlanes',
+    'normalizeRecipe',
+    'lutGemm',
+    'lutGemmAsync',
+    'lutGemmErrorBound',
+    'quantizeModel',
+  ],
   ...['loadModel', 'Model', 'evaluate', 'readCheckpoint', 'Checkpoint', 'doctor', 'nativeMemory'],
   ...['Tensor', 'QuantizedTensor', 'LutraError', 'LutraInputError', 'LutraFormatError', 'LutraNumericError'],
   ...['LutraResourceError', 'LutraDeviceError', 'LutraInternalError'],

@@ -1,11 +1,15 @@
 import { LutraError, lutraError } from '../../errors.js';
 import { Tensor } from '../../tensor/index.js';
-import type { Call, Warning } from '../method.js';
+import type { Call, Statistics, Warning } from '../method.js';
 import { findNonFinite, hessianDiagonal, prepareHessian, reverseCholesky } from '../passes.js';
 
 /** What the column pass needs of a Hessian: the same for every matrix that reads this input. */
 export interface HessianFactor {
   hessian: Tensor;
+  /** Its diagonal: how much each column's input weighs. */
+  diagonal: Float64Array;
+  /** Mean of the diagonal over columns that are not dead. */
+  meanDiagonal: number;
   /** Columns in pass order. */
   order: Int32Array;
   /** Columns whose input was never anything but zero. */
@@ -24,21 +28,27 @@ const ladderLimit = 10;
 /**
  * Permutes, damps and factors a Hessian f64 [k, k], the sum over `tokens` inputs where that is known.
  *
- * @throws `LUTRA_E_NON_FINITE` for a NaN or infinity in it, `LUTRA_E_NOT_POSITIVE_DEFINITE` for a negative diagonal:
+ * @throws `LUTRA_E_OPTION` where `call.method` was given no Hessian, `LUTRA_E_NON_FINITE` for a NaN or infinity in it, `LUTRA_E_NOT_POSITIVE_DEFINITE` for a negative diagonal:
  *   neither can come from inputs.
  */
 export async function factorHessian(
-  { hessian, tokens = Number.POSITIVE_INFINITY }: { hessian: Tensor; tokens?: number | undefined },
+  { hessian, tokens = Number.POSITIVE_INFINITY }: Statistics,
   { actOrder, damping: share }: { actOrder: boolean; damping: number },
-  call: Call,
+  call: Call & { method: string },
 ): Promise<HessianFactor> {
+  if (!hessian)
+    throw lutraError('LUTRA_E_OPTION', {
+      message: `${call.method} needs the Hessian of the layer’s inputs`,
+      where: call.where,
+      hint: 'Pass statistics.hessian, or quantize the model with a calibration text.',
+    });
   await checkFinite(hessian, call);
   const diagonal = await hessianDiagonal(hessian, call);
   const dead = deadColumns(diagonal, call);
   const live = diagonal.length - dead.length;
   const mean = diagonal.reduce((sum, h) => sum + h, 0) / live;
   const order = columnOrder(diagonal, actOrder);
-  const plain = { hessian, order, dead, damping: share };
+  const plain = { hessian, diagonal, meanDiagonal: mean, order, dead, damping: share };
   if (dead.length === diagonal.length) return { ...plain, factor: null, warnings: [silentInput()] };
 
   const factor = Tensor.zeros('f64', hessian.shape);

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Solver } from '../method.js';
-import { disposeOnFailure, fitGrid, roundToGrid } from '../passes.js';
+import { disposeOnFailure, fitGrid, roundToValues, valuesOf } from '../passes.js';
 
 const options = z.strictObject({
   /** Tries ranges down to a fifth of the full one and keeps the best by the 2.4-norm, instead of the full range. */
@@ -13,7 +13,9 @@ export type RtnOptions = z.infer<typeof options>;
 export const rtn: Solver<RtnOptions, null> = {
   name: 'rtn',
   scope: 'matrix',
-  needs: [],
+  storage: 'zeroCode',
+  symmetric: true,
+  needs: () => [],
   options,
   async prepare() {
     return null;
@@ -21,8 +23,7 @@ export const rtn: Solver<RtnOptions, null> = {
   release() {},
   async solve({ w, grid, scaleDtype, options }, call) {
     const values = await fitGrid(w, grid, scaleDtype, options.clipSearch, call);
-    const { scales, zeros } = values;
-    const codes = await disposeOnFailure([scales, zeros], () => roundToGrid(w, values, grid, call));
-    return { codes, ...values, damping: null, deadColumns: 0, warnings: [] };
+    const codes = await disposeOnFailure(valuesOf(values), () => roundToValues(w, values, grid, call));
+    return { codes, values, damping: null, deadColumns: 0, warnings: [] };
   },
 };

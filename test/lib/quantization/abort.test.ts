@@ -24,6 +24,8 @@ test.each([
   ['rtn', { clipSearch: true, symmetric: true }],
   ['gptq', {}],
   ['gptq', { actOrder: false }],
+  ['bcq', {}],
+  ['bcq', { weighting: 'hessian', errorFeedback: true, symmetric: true }],
 ])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
   const recipe = { method, bits: 3, groupSize: 32, ...options };
   const h = gram(k, 40, 7);

@@ -77,7 +77,10 @@ test('what cannot be run is refused with its code and its path', () => {
 });
 
 test('the refusal of a method names those that there are', () => {
-  expect(refusal({ ...rtn, method: 'magic' })).toMatchObject({ found: "'magic'", expected: "'rtn' or 'gptq'" });
+  expect(refusal({ ...rtn, method: 'magic' })).toMatchObject({
+    found: "'magic'",
+    expected: solvers.map(({ name }) => `'${name}'`).join(' or '),
+  });
 });
 
 test('a glob matches the whole name, with or without .weight', () => {
@@ -120,7 +123,8 @@ test('every registered method keeps the contract', () => {
   expect(new Set(solvers.map(({ name }) => name)).size).toBe(solvers.length);
   for (const solver of solvers) {
     expect(solver.scope).toBe('matrix');
-    for (const need of solver.needs) expect(['hessian']).toContain(need);
+    for (const need of solver.needs(solver.options.parse({}))) expect(['hessian']).toContain(need);
+    expect(['zeroCode', 'realOffset', 'planes']).toContain(solver.storage);
     // Every option has a default, and what is unknown is refused.
     expect(solver.options.safeParse({}).success).toBe(true);
     expect(solver.options.safeParse({ unheardOf: 1 }).success).toBe(false);

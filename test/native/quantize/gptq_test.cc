@@ -176,15 +176,47 @@ LUTRA_TEST(quantize, gptq_ignores_the_scale_of_the_hessian_and_the_lanes) {
   CHECK(loss.same_bits(loss_one) && loss.same_bits(loss_three));
 }
 
-LUTRA_TEST(quantize, gptq_with_a_zero_scale_stores_the_zero) {
+LUTRA_TEST(quantize, gptq_takes_the_level_where_all_are_equal) {
   Problem p(2, 8, grid(4, -1, false), 4);
-  p.scales[0] = 0;
-  p.zeros[0] = 6.5f;
-  p.zeros[1] = 3.25f;
+  for (size_t i = 0; i < p.levels.count(); ++i) p.levels[i] = 0.25f;
   Operand<uint8_t> codes({2, 8});
   Operand<double> loss({2});
   CHECK(p.solve(codes, loss).ok());
-  for (size_t j = 0; j < 8; ++j) CHECK(codes[j] == 7);
+  for (size_t i = 0; i < 16; ++i) CHECK(codes[i] <= 15);
+}
+
+// The pass with any level set is the pass with that quantizer: here levels that are no grid, in no order.
+LUTRA_TEST(quantize, gptq_rounds_to_levels_of_any_order) {
+  Problem p(4, 60, grid(3, 16, false), 6);
+  std::mt19937_64 random(8);
+  std::normal_distribution<float> normal;
+  for (size_t i = 0; i < p.levels.count(); ++i) p.levels[i] = normal(random);
+  Operand<uint8_t> codes({4, 60});
+  Operand<double> loss({4});
+  CHECK(p.solve(codes, loss).ok());
+  const Matrix u = textbook_factor(p);
+  int64_t compared = 0;
+  for (int64_t r = 0; r < p.rows; ++r) {
+    std::vector<double> w(static_cast<size_t>(p.k));
+    for (int64_t j = 0; j < p.k; ++j) w[static_cast<size_t>(j)] = p.weight(r, j);
+    for (int64_t j = 0; j < p.k; ++j) {
+      const float* level = p.levels.data() + (r * p.groups + p.group_of[static_cast<size_t>(j)]) * 8;
+      const double wanted = w[static_cast<size_t>(j)];
+      int best = 0;
+      double second = 1e9;
+      for (int c = 1; c < 8; ++c)
+        if (std::fabs(wanted - level[c]) < std::fabs(wanted - level[best])) best = c;
+      for (int c = 0; c < 8; ++c)
+        if (c != best) second = std::min(second, std::fabs(wanted - level[c]));
+      // A tie may fall either way, and all behind it moves.
+      if (second - std::fabs(wanted - level[best]) < 1e-5) break;
+      ++compared;
+      CHECK(codes[static_cast<size_t>(r * p.k + j)] == best);
+      const double e = (wanted - level[best]) / u[static_cast<size_t>(j * p.k + j)];
+      for (int64_t l = j; l < p.k; ++l) w[static_cast<size_t>(l)] -= e * u[static_cast<size_t>(j * p.k + l)];
+    }
+  }
+  CHECK(compared > 120);
 }
 
 // Codes behind a feedback that is no number would look like any others.
@@ -198,8 +230,8 @@ LUTRA_TEST(quantize, gptq_says_when_its_feedback_overflows) {
     CHECK(reverse_cholesky(c, m.view).ok());
     m[static_cast<size_t>(column)] = 1e300;
     for (int64_t i = 0; i < 3; ++i) p.scales[i] = 0.9f;  // row 0 of the factor meets an error that is not zero
-    const Status status =
-        gptq_pass(c, {2, -1}, p.w.view, m.view, p.scales.view, p.zeros.view, p.group_of.view, codes.view, loss.view);
+    p.level();
+    const Status status = gptq_pass(c, p.w.view, m.view, p.levels.view, p.group_of.view, codes.view, loss.view);
     CHECK(status.code == Code::kNonFinite && status.found == 0);
   }
 }
@@ -211,35 +243,35 @@ LUTRA_TEST(quantize, gptq_refuses) {
   std::copy(p.hessian.data(), p.hessian.data() + p.hessian.count(), m.data());
   Context& c = p.lanes.context;
   CHECK(reverse_cholesky(c, m.view).ok());
-  const auto run = [&](const GptqGrid& g) {
-    return gptq_pass(c, g, p.w.view, m.view, p.scales.view, p.zeros.view, p.group_of.view, codes.view, loss.view);
+  const auto run = [&] {
+    return gptq_pass(c, p.w.view, m.view, p.levels.view, p.group_of.view, codes.view, loss.view);
   };
-  CHECK(run({4, 8}).ok());
-  CHECK(run({0, 8}).code == Code::kOption);
-  CHECK(run({9, 8}).code == Code::kOption);
-  CHECK(run({4, 0}).code == Code::kOption);
-  CHECK(run({4, 4}).code == Code::kShape);
-  CHECK(run({4, -1}).code == Code::kShape);
+  const auto with_levels = [&](const TensorView& levels) {
+    return gptq_pass(c, p.w.view, m.view, levels, p.group_of.view, codes.view, loss.view).code;
+  };
+  CHECK(run().ok());
+  Operand<float> single({3, 3, 1}), odd({3, 3, 12}), many({3, 3, 512}), flat({3, 48}), fewer({2, 3, 16});
+  CHECK(with_levels(single.view) == Code::kOption);
+  CHECK(with_levels(odd.view) == Code::kOption);
+  CHECK(with_levels(many.view) == Code::kOption);
+  CHECK(with_levels(flat.view) == Code::kShape);
+  CHECK(with_levels(fewer.view) == Code::kShape);
   p.group_of[3] = 3;
-  CHECK(run({4, 8}).code == Code::kOption);
+  CHECK(run().code == Code::kOption);
   p.group_of[3] = -1;
-  CHECK(run({4, 8}).code == Code::kOption);
+  CHECK(run().code == Code::kOption);
   p.group_of[3] = 0;
-  p.scales[2] = INFINITY;
-  CHECK(run({4, 8}).code == Code::kNonFinite);
-  p.scales[2] = 1;
-  p.zeros[1] = NAN;
-  CHECK(run({4, 8}).code == Code::kNonFinite);
-  p.zeros[1] = 1;
+  p.levels[2] = INFINITY;
+  CHECK(run().code == Code::kNonFinite);
+  p.levels[2] = NAN;
+  CHECK(run().code == Code::kNonFinite);
+  p.levels[2] = 1;
   p.w[5] = NAN;
-  const Status status = run({4, 8});
+  const Status status = run();
   CHECK(status.code == Code::kNonFinite && status.found == 5);
   p.w[5] = 0;
   m[21] = 0;
-  CHECK(run({4, 8}).code == Code::kNotPositiveDefinite);
-  CHECK(gptq_pass(c, {4, 8}, p.w.view, m.view, p.scales.view, p.scales.view, p.group_of.view, codes.view, p.w.view)
-            .code == Code::kShape);
-  CHECK(
-      gptq_pass(c, {4, 8}, m.view, m.view, p.scales.view, p.zeros.view, p.group_of.view, codes.view, loss.view).code ==
-      Code::kDtype);
+  CHECK(run().code == Code::kNotPositiveDefinite);
+  CHECK(gptq_pass(c, p.w.view, m.view, p.levels.view, p.group_of.view, codes.view, p.w.view).code == Code::kShape);
+  CHECK(gptq_pass(c, m.view, m.view, p.levels.view, p.group_of.view, codes.view, loss.view).code == Code::kDtype);
 }

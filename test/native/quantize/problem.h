@@ -4,6 +4,7 @@
 #include "../operands.h"
 #include "quantize/gptq.h"
 #include "quantize/grid.h"
+#include "quantize/levels.h"
 #include "quantize/rtn.h"
 
 namespace lutra::test {
@@ -17,6 +18,7 @@ struct Problem {
   Operand<double> hessian;
   Operand<float> scales;
   Operand<float> zeros;
+  Operand<float> levels;
   Operand<int32_t> group_of;
   Lanes lanes{2};
 
@@ -29,6 +31,7 @@ struct Problem {
         hessian({k, k}),
         scales({rows, groups}),
         zeros({rows, groups}),
+        levels({rows, groups, int64_t{1} << options.bits}),
         group_of({k}) {
     fill(w, Distribution::kNormal, seed);
     // Inputs with a common component make columns interact strongly.
@@ -55,9 +58,13 @@ struct Problem {
 
   void fit() {
     CHECK(fit_grid(lanes.context, options, w.view, scales.view, zeros.view, nullptr).ok());
+    level();
     for (int64_t j = 0; j < k; ++j)
       group_of[static_cast<size_t>(j)] = options.group_size == -1 ? 0 : static_cast<int32_t>(j / options.group_size);
   }
+
+  void level() { CHECK(levels_of(lanes.context, LevelKind::kZeroCode, scales.view, zeros.view, levels.view).ok()); }
+  int64_t group_columns() const { return options.group_size == -1 ? k : options.group_size; }
 
   double& h(int64_t i, int64_t j) { return hessian[static_cast<size_t>(i * k + j)]; }
   double weight(int64_t r, int64_t j) { return w[static_cast<size_t>(r * k + j)]; }
@@ -86,11 +93,10 @@ struct Problem {
     Operand<double> m({k, k});
     for (size_t i = 0; i < m.count(); ++i) m[i] = factor * hessian[i];
     LUTRA_TRY(reverse_cholesky(own.context, m.view));
-    return gptq_pass(own.context, {options.bits, options.group_size}, w.view, m.view, scales.view, zeros.view,
-                     group_of.view, codes.view, row_loss.view);
+    return gptq_pass(own.context, w.view, m.view, levels.view, group_of.view, codes.view, row_loss.view);
   }
   Status round(Operand<uint8_t>& codes) {
-    return round_to_grid(lanes.context, options.bits, options.group_size, w.view, scales.view, zeros.view, codes.view);
+    return round_to_levels(lanes.context, group_columns(), w.view, levels.view, codes.view);
   }
 };
 
