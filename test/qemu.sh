@@ -1,6 +1,6 @@
 #!/bin/sh
-# The native suite, quick size, on processors that this machine is not: 64-bit Arm without dot products, and an
-# x86 without AVX. Needs g++-aarch64-linux-gnu and qemu-user (Debian's names).
+# The native suite, quick size, on processors that this machine is not: 64-bit Arm without dot products, lut_gemm on one
+# with every extension, and an x86 without AVX. Needs g++-aarch64-linux-gnu and qemu-user (Debian's names).
 set -eu
 cd "$(dirname "$0")/.."
 for tool in aarch64-linux-gnu-g++ qemu-aarch64 qemu-x86_64; do
@@ -12,9 +12,15 @@ done
 export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}"
 export LUTRA_TEST_SIZE=quick
 cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=native/cmake/aarch64-linux-gnu.cmake
-cmake --build build/aarch64 --target lutra_test
+cmake --build build/aarch64
+ctest --test-dir build/aarch64 --output-on-failure -R isa_objects
+export QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
 echo "qemu: aarch64, cortex-a53"
-qemu-aarch64 -cpu cortex-a53 -L /usr/aarch64-linux-gnu build/aarch64/lutra_test
+qemu-aarch64 -cpu cortex-a53 build/aarch64/lutra_test
+for isa in neoni8mm neondot; do
+  echo "qemu: aarch64, max, $isa"
+  LUTRA_ISA=$isa qemu-aarch64 -cpu max build/aarch64/lutra_test lut_gemm
+done
 [ -x build/cmake/lutra_test ] || {
   cmake -S . -B build/native
   cmake --build build/native --target lutra_test

@@ -8,6 +8,9 @@
 #   avx512      of AVX-512 only F, BW, DQ and VL
 #   avx512vbmi  VBMI and VNNI too
 #   amx         BF16 and the tiles too
+#   neon        Armv8.0 (there it is the scalar rule as well): no dot or matrix products, no arithmetic on half precision
+#   neondot     SDOT and UDOT too
+#   neoni8mm    byte matrix products too
 # Objects of a level that hold none of its own instructions are refused as well: they are another level's.
 set -eu
 nm=$1 objdump=$2 rule=$3
@@ -28,6 +31,9 @@ avx512="$avx512|\{vex\}|vgf2p8|vaes|vpclmul|v[a-z0-9]+[ps]h |vcvt[a-z0-9]*2ph[a-
 vbmi='vperm[it2]*b |vpmultishiftqb|vpdp'
 bf16='vdpbf16|vcvtne'
 amx='tdp|tile|ldtilecfg|sttilecfg'
+# Of Arm everything past Armv8.0 but what the levels add one by one.
+arm='cas[abhlp]*|swp[abhl]*|ld(add|clr|set|eor|[su]max|[su]min)[abhl]*|sqrdml[as]h|fmlal2?|fmlsl2?|bf[a-z0-9]+t|bfmmla'
+arm="(($arm)	|f(add|sub|mul|div|ml[as]|max|min|neg|abs|cvt[a-z]+[su]|sqrt)	v[0-9]+\.[48]h|[a-z0-9]+	[zp][0-9]+\.)"
 own=''
 case $rule in
   scalar) foreign='%[yz]mm|	v[a-z]|	(pshufb|pmaddubsw|pmulld|p?blendv[a-z]*|popcnt|lzcnt|andn|bzhi|pdep|pext) ' ;;
@@ -50,6 +56,18 @@ case $rule in
   amx)
     own='	tdp'
     foreign="	($avx512)"
+    ;;
+  neon)
+    own='	tbl	'
+    foreign="	($arm|([su]|us|su)(dot|mmla)	)"
+    ;;
+  neondot)
+    own='	sdot	'
+    foreign="	($arm|(us|su)dot	|([su]|us)mmla	)"
+    ;;
+  neoni8mm)
+    own='	smmla	'
+    foreign="	$arm"
     ;;
   *)
     echo "no such rule: $rule" >&2

@@ -60,6 +60,8 @@ struct LutTile {
 //   fast, avx512vbmi         u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
 //   accurate and fast, avx2  s8  [chunk][digit][8][4] dword p: columns p, p+8, p+16, p+24; digit 0 weighs 1, digit 1
 //   256 scalar                   f32 [64] a block (exact), else s16 [64]
+//   neon                     u8  [chunk][8][byte][16]  byte tables of columns 4h..4h+3: of s8 (fast), s16 (accurate)
+//                            and f32 (exact) values, the low byte first
 struct LutTables {
   uint8_t* entries;
   float* steps;  // [block] what one unit of an entry is worth; unused by exact
@@ -132,6 +134,9 @@ extern const LutGemmKernels kLutGemmScalar;
 extern const LutGemmKernels kLutGemmAvx2;
 extern const LutGemmKernels kLutGemmAvx512;
 extern const LutGemmKernels kLutGemmAvx512Vbmi;
+extern const LutGemmKernels kLutGemmNeon;
+extern const LutGemmKernels kLutGemmNeonDot;
+extern const LutGemmKernels kLutGemmNeonI8mm;
 
 // The best set for this machine that takes this width, and that of the named instruction set; null where there is none
 // or it cannot run.

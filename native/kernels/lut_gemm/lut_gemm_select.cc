@@ -15,6 +15,15 @@ constexpr KernelVersion<LutGemmKernels> kVersions[] = {
 #if defined(LUTRA_HAVE_AVX512VBMI)
     {Isa::kAvx512Vbmi, &kLutGemmAvx512Vbmi},
 #endif
+#if defined(LUTRA_HAVE_NEON)
+    {Isa::kNeon, &kLutGemmNeon},
+#endif
+#if defined(LUTRA_HAVE_NEONDOT)
+    {Isa::kNeonDot, &kLutGemmNeonDot},
+#endif
+#if defined(LUTRA_HAVE_NEONI8MM)
+    {Isa::kNeonI8mm, &kLutGemmNeonI8mm},
+#endif
 };
 }  // namespace
 

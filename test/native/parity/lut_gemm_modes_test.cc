@@ -111,6 +111,35 @@ LUTRA_TEST(lut_gemm, the_bound_holds_for_the_worst_input) {
   }
 }
 
+// Every table entry and every rounded activation at its limit, every code at its largest: what narrow lanes must hold.
+LUTRA_TEST(lut_gemm, no_lane_saturates) {
+  for (int bits : {2, 3, 4})
+    for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes})
+      for (int64_t tokens : {1, 9})
+        for (float value : {1.0f, -1.0f}) {
+          LutCase problem = case_of(64, 256, 256, bits, kind, OffsetKind::kReal);
+          problem.tokens = tokens;
+          LutOperands operands(problem);
+          set_all_bits(operands, problem.layout);
+          std::fill_n(operands.x_data(), tokens * 256, value);
+          std::vector<double> exact(64);
+          lut_gemm_reference(lut_tile(operands.view(), 0), operands.x_data(), exact.data());
+          std::vector<float> bound(static_cast<size_t>(tokens * 64));
+          each_version([&](const LutGemmKernels& set) {
+            for (Mode mode : kModes) {
+              Context context = one_lane();
+              CHECK(lut_gemm_with(set, context, operands.view(), operands.x(), operands.y(), mode).ok());
+              CHECK(lut_gemm_error_bound_with(set, context, operands.view(), operands.x(),
+                                              {bound.data(), Dtype::kF32, 2, {tokens, 64}}, mode)
+                        .ok());
+              for (size_t i = 0; i < bound.size(); ++i)
+                CHECK_LE(std::fabs(static_cast<double>(operands.y_data()[i]) - exact[i % 64]),
+                         static_cast<double>(bound[i]));
+            }
+          });
+        }
+}
+
 // A bound is worth something only if it is not far above what happens.
 LUTRA_TEST(lut_gemm, the_bound_is_near_the_worst_error) {
   each_version([&](const LutGemmKernels& set) {

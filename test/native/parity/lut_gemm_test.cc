@@ -56,7 +56,7 @@ LUTRA_TEST(lut_gemm, every_runnable_version_is_tested) {
   std::string names;
   for (const LutGemmKernels* set : versions(lut_gemm_kernels)) names += std::string(" ") + set->name;
   std::string expected;
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vbmi})
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vbmi, Isa::kNeon, Isa::kNeonDot, Isa::kNeonI8mm})
     if (isa_runs(isa, usable_features())) expected += std::string(" ") + isa_level(isa).name;
   if (names != expected) fail(__FILE__, __LINE__, "versions" + names + ", expected" + expected);
   CHECK(&lut_gemm_kernels(3) == versions(lut_gemm_kernels).back());
@@ -277,11 +277,11 @@ void leave_last_row(LutMode mode, const LutTile& tile, const LutTables& tables, 
   best().multiply(mode, shorter, tables, y, accumulate);
 }
 
-// The panels of nine tokens in fast mode, with one kernel of them swapped for a fault.
+// The panels of nine tokens in exact mode, which every version has, with one kernel of them swapped for a fault.
 LutPanelKernels panels;
 const LutPanelKernels* no_panels(LutMode, int, bool, int64_t, int64_t) { return nullptr; }
 const LutPanelKernels* faulty_panels(LutMode, int, bool, int64_t, int64_t) { return &panels; }
-const LutPanelKernels& best_panels() { return *best().panels(kLutFast, 3, false, 32, 9); }
+const LutPanelKernels& best_panels() { return *best().panels(kLutExact, 3, false, 32, 9); }
 
 void drop_a_chunk(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
                   int64_t tokens, float* sums, bool accumulate) {
@@ -314,13 +314,13 @@ LUTRA_TEST(lut_gemm, parity_reports_faults_in_panels) {
   problem.layout.cols = 300;
   problem.tokens = 9;
   LutOperands operands(problem);
-  CHECK(lut_parity(best(), problem, operands, Mode::kFast).empty());
+  CHECK(lut_parity(best(), problem, operands, Mode::kExact).empty());
   for (auto fault : {drop_a_chunk, overwrite}) {
     panels = best_panels();
     panels.multiply = fault;
     LutGemmKernels mutant = best();
     mutant.panels = faulty_panels;
-    CHECK(!lut_parity(mutant, problem, operands, Mode::kFast).empty());
+    CHECK(!lut_parity(mutant, problem, operands, Mode::kExact).empty());
   }
 }
 
