@@ -64,7 +64,8 @@ export const taskIds = {
   bcqFit: 16,
   bcqRefit: 17,
   gridPlanes: 18,
-  readThrough: 19,
+  hqqFit: 19,
+  readThrough: 20,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -140,6 +140,24 @@ export async function bcqFit(w: Tensor, importance: Tensor, grid: Grid, fit: Bcq
   return { storage: 'planes', alphas, offsets };
 }
 
+export interface HqqFit {
+  iterations: number;
+  norm: number;
+  beta: number;
+  kappa: number;
+}
+
+/** Scales and real offsets of every group of w by half-quadratic splitting. */
+export async function hqqFit(w: Tensor, grid: Grid, fit: HqqFit, dtype: ScaleDtype, call: Call): Promise<Values> {
+  const [m, k] = w.shape as [number, number];
+  const scales = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
+  const offsets = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
+  const { iterations, norm, beta, kappa } = fit;
+  const numbers = [grid.bits, groupColumns(grid, k), iterations, norm, beta, kappa, dtypeIds[dtype]];
+  await disposeOnFailure([scales, offsets], () => task('hqqFit', [w, scales, offsets], numbers, call));
+  return { storage: 'realOffset', scales, offsets };
+}
+
 /** What a refit of planes changes, in place. */
 export interface PlanesResult {
   codes: Tensor;

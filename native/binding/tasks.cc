@@ -13,6 +13,7 @@
 #include "quantize/bcq.h"
 #include "quantize/column_order.h"
 #include "quantize/gptq.h"
+#include "quantize/hqq.h"
 #include "quantize/levels.h"
 #include "quantize/magnitude.h"
 #include "quantize/quadratic_form.h"
@@ -162,6 +163,14 @@ const TaskRow kTasks[] = {
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        const auto& t = call.tensors;
        return grid_planes(context, t[0], t[1], t[2], t[3]);
+     }},
+    {"hqqFit", 3, 7,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const HqqOptions options{
+           narrowed<int>(call.whole(0)), call.whole(1),      narrowed<int>(call.whole(2)),  call.parameters[3],
+           call.parameters[4],           call.parameters[5], narrowed<Dtype>(call.whole(6))};
+       return hqq_fit(context, options, t[0], t[1], t[2]);
      }},
     {"readThrough", 1, 0,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {

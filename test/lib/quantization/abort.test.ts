@@ -24,6 +24,7 @@ test.each([
   ['rtn', { clipSearch: true, symmetric: true }],
   ['gptq', {}],
   ['gptq', { actOrder: false }],
+  ['hqq', {}],
   ['bcq', {}],
   ['bcq', { weighting: 'hessian', errorFeedback: true, symmetric: true }],
 ])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
