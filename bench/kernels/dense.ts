@@ -24,7 +24,8 @@ export function denseEntry({ op, size, threads }: DenseCase): Entry {
   const program = op === 'gemm' ? new Program().linear(w, x, y) : new Program().accumulateGram(x, y);
   let calls = 0;
   return {
-    name: `lutra ${op} ${size}`,
+    by: 'lutra',
+    mode: op,
     work: op === 'gemm' ? 2 * size ** 3 : size ** 2 * (size + 1),
     matrices: 1,
     burst(length) {

@@ -34,7 +34,7 @@ function cells({ goal, bound, ratio, met, rows }: GoalResult): string[] {
     met === null ? '' : met ? 'met' : 'MISSED',
     (ours?.milliseconds ?? Number.NaN).toFixed(4),
     (ours?.normalizedMeanSquaredError ?? Number.NaN).toExponential(1),
-    theirs ? theirs.name : '',
+    theirs ? [theirs.by, 'weights' in theirs ? theirs.weights : '', theirs.mode].join(' ') : '',
     theirs ? theirs.milliseconds.toFixed(4) : '',
     theirs ? theirs.normalizedMeanSquaredError.toExponential(1) : '',
   ];

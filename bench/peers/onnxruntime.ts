@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
-import { type BenchCase, type Entry, type Peer, weightsName } from '../../lib/benchmark/index.js';
+import type { BenchCase, Entry, Peer } from '../../lib/benchmark/index.js';
 import type { Answer, ProductSpec, Request } from './onnxruntime-process.js';
 
 /** Whether `npm ci --ignore-scripts` was run in this folder. */
@@ -70,7 +70,8 @@ export class OnnxRuntime implements Peer {
     const id = this.#products++;
     await this.#ask({ kind: 'load', id, spec });
     return {
-      name: `ORT ${weightsName(one)} ${kernel}`,
+      by: 'ORT',
+      mode: kernel,
       work,
       matrices,
       burst: (length) => this.#ask({ kind: 'burst', id, length }),

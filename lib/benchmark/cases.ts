@@ -23,25 +23,40 @@ export interface BenchCase {
 }
 
 /** Lists of what to time; every combination is a case. */
-export type BenchPlan = { [Field in keyof BenchCase as `${Field}s`]: readonly BenchCase[Field][] };
+export interface BenchPlan {
+  shapes: readonly Shape[];
+  kinds: readonly BenchCase['kind'][];
+  bits: readonly number[];
+  groupSizes: readonly number[];
+  modes: readonly Mode[];
+  tokens: readonly number[];
+  threads: readonly number[];
+  caches: readonly CacheState[];
+  batchInvariant: boolean;
+}
 
 /** All combinations, ordered so that cases with the same weights follow each other. */
 export function expand(plan: BenchPlan): BenchCase[] {
-  let cases: Partial<BenchCase>[] = [{}];
-  const fields = [
-    'shape',
-    'groupSize',
-    'kind',
-    'bits',
-    'caches',
-    'tokens',
-    'threads',
-    'mode',
-    'batchInvariant',
-  ] as const;
-  for (const field of fields)
-    cases = cases.flatMap((known) => plan[`${field}s`].map((value) => ({ ...known, [field]: value })));
-  return cases as BenchCase[];
+  const { batchInvariant } = plan;
+  return combinations({
+    shape: plan.shapes,
+    groupSize: plan.groupSizes,
+    kind: plan.kinds,
+    bits: plan.bits,
+    caches: plan.caches,
+    tokens: plan.tokens,
+    threads: plan.threads,
+    mode: plan.modes,
+  }).map((one) => ({ ...one, batchInvariant }));
+}
+
+/** One of every list, the last list changing fastest. */
+function combinations<Fields extends object>(lists: { [Name in keyof Fields]: readonly Fields[Name][] }): Fields[] {
+  const names = Object.keys(lists) as (keyof Fields)[];
+  return names.reduce<Fields[]>(
+    (known, name) => known.flatMap((fields) => lists[name].map((value) => ({ ...fields, [name]: value }))),
+    [{} as Fields],
+  );
 }
 
 /**

@@ -1,15 +1,17 @@
 import { lutGemm } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import { burst, idleBurst } from './burst.js';
-import { type BenchCase, modeName, weightsName } from './cases.js';
+import { type BenchCase, modeName } from './cases.js';
 import { Random } from './random.js';
 import type { Contestant } from './rounds.js';
 import type { Weights } from './weights.js';
 
 /** A contestant that computes a product with quantized weights; its work is the bytes of one matrix. */
 export interface Entry extends Contestant {
-  /** For example `lutra W2 fast`. */
-  name: string;
+  /** Who computes: `lutra`, or the peer's name. */
+  by: string;
+  /** How: the mode of lutra, or the kernel of the peer. */
+  mode: string;
   /** Matrices rotated over. */
   matrices: number;
   /** NMSE of the last measured call's result against fp64. */
@@ -37,7 +39,8 @@ export function lutGemmEntry(one: BenchCase, weights: Weights): Entry {
     if (matrix) lutGemm(x, matrix, options);
   };
   return {
-    name: `lutra ${weightsName(one)} ${modeName(one)}`,
+    by: 'lutra',
+    mode: modeName(one),
     work: weights.matrixBytes,
     matrices: matrices.length,
     burst(length) {

@@ -7,8 +7,9 @@ import { median, ratioOfRounds, summarize } from './statistics.js';
 
 /** What the samples of one contestant say. Times are of one call, from the JavaScript call to its return. */
 export interface EntryRow {
-  /** Who computed, for example `lutra W2 fast`. */
-  name: string;
+  /** Who computed, and how: `lutra` and a mode, or a peer and one of its kernels. */
+  by: string;
+  mode: string;
   milliseconds: number;
   p10: number;
   p90: number;
@@ -37,7 +38,8 @@ export interface BenchRow extends EntryRow {
 
 export async function entryRow(entry: Entry, rounds: readonly number[][]): Promise<EntryRow> {
   const { median: milliseconds, p10, p90, samples } = summarize(rounds.flat());
-  return { name: entry.name, milliseconds, p10, p90, samples, normalizedMeanSquaredError: await entry.error() };
+  const { by, mode } = entry;
+  return { by, mode, milliseconds, p10, p90, samples, normalizedMeanSquaredError: await entry.error() };
 }
 
 /** @param probeRounds of the probe, measured between the same bursts */
@@ -67,13 +69,27 @@ export async function benchRow(
 
 /** Heads and cells of a table for people. */
 export function tableOf(rows: readonly BenchRow[]): { head: string[]; cells: string[][] } {
-  const head = ['shape', 'caches', 'tokens', 'threads', 'what', 'ms', 'p10', 'p90', 'GB/s', 'of memory', 'GMAC/s'];
+  const head = [
+    'shape',
+    'caches',
+    'tokens',
+    'threads',
+    'weights',
+    'what',
+    'ms',
+    'p10',
+    'p90',
+    'GB/s',
+    'of memory',
+    'GMAC/s',
+  ];
   const cells = rows.map((row) => [
     row.shape,
     row.caches,
     String(row.tokens),
     String(row.threads),
-    row.name,
+    row.weights,
+    `${row.by} ${row.mode}`,
     row.milliseconds.toFixed(4),
     row.p10.toFixed(4),
     row.p90.toFixed(4),

@@ -62,25 +62,54 @@ export class Workbench {
   }
 }
 
-/** Times cases one after the other, each beside the probe and its peers. */
+/**
+ * Times cases, the modes of one product together and each beside the probe and its peers.
+ *
+ * @throws what `checkLayout` does, before anything is timed, where lutra has no such weights
+ */
 export async function runCases(cases: readonly BenchCase[], options: BenchOptions): Promise<BenchRow[]> {
+  for (const one of cases) layoutOf(one);
   using workbench = new Workbench();
   const rows: BenchRow[] = [];
-  for (const one of cases) {
-    options.signal?.throwIfAborted();
-    const entries = [workbench.entry(one)];
-    try {
-      for (const peer of options.peers ?? []) entries.push(...(await peer.entries(one)));
-      const probe = workbench.probe(one.threads);
-      const [probed = [], ...rounds] = await interleave([probe, ...entries], options.effort, options.signal);
-      for (const [i, entry] of entries.entries()) {
-        const row = await benchRow(one, entry, rounds[i] ?? [], probe, probed);
-        rows.push(row);
-        options.onRow?.(row);
-      }
-    } finally {
-      for (const entry of entries) await entry.dispose();
-    }
-  }
+  for (const [first, ...others] of byProduct(cases))
+    rows.push(...(await runTogether(first, others, workbench, options)));
   return rows;
+}
+
+type Product = [BenchCase, ...BenchCase[]];
+
+/** Cases that differ in nothing but the mode. */
+function byProduct(cases: readonly BenchCase[]): Product[] {
+  const products = new Map<string, Product>();
+  for (const one of cases) {
+    const key = JSON.stringify({ ...one, mode: null });
+    const product = products.get(key);
+    if (product) product.push(one);
+    else products.set(key, [one]);
+  }
+  return [...products.values()];
+}
+
+async function runTogether(
+  first: BenchCase,
+  others: readonly BenchCase[],
+  workbench: Workbench,
+  { effort, peers = [], signal, onRow }: BenchOptions,
+): Promise<BenchRow[]> {
+  signal?.throwIfAborted();
+  const entries = [first, ...others].map((one) => workbench.entry(one));
+  const rows: BenchRow[] = [];
+  try {
+    for (const peer of peers) entries.push(...(await peer.entries(first)));
+    const probe = workbench.probe(first.threads);
+    const [probed = [], ...rounds] = await interleave([probe, ...entries], effort, signal);
+    for (const [i, entry] of entries.entries()) {
+      const row = await benchRow(first, entry, rounds[i] ?? [], probe, probed);
+      rows.push(row);
+      onRow?.(row);
+    }
+    return rows;
+  } finally {
+    for (const entry of entries) await entry.dispose();
+  }
 }

@@ -1,233 +1,143 @@
-import { cpus } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { Bench } from 'tinybench';
-import { lutraError } from '../errors.js';
-import { addon, taskIds } from '../native/index.js';
-import { dequantize, lutGemm, type Mode, Program } from '../ops/index.js';
 import {
-  checkLayout,
-  codesBytes,
-  type QuantizedLayout,
-  QuantizedTensor,
-  scalesElements,
-  Tensor,
-} from '../tensor/index.js';
-import {
-  type CommonOptions,
-  type Invocation,
-  runCommand,
-  threadsOption,
-  wholeNumber,
-  withCommonOptions,
-} from './command.js';
-import { counted, table } from './table.js';
+  type BenchPlan,
+  type BenchRow,
+  type CacheState,
+  cacheStates,
+  defaultEffort,
+  expand,
+  linesOf,
+  type MachineCard,
+  machineCard,
+  modelShapes,
+  type Peer,
+  parseShape,
+  rooflineSvg,
+  runCases,
+  type Shape,
+  tableOf,
+} from '../benchmark/index.js';
+import { onFile } from '../formats/index.js';
+import { type Mode, maxThreads } from '../ops/index.js';
+import { type CommonOptions, type Invocation, runCommand, wholeNumber, withCommonOptions } from './command.js';
+import { table } from './table.js';
 
-interface BenchOptions extends CommonOptions {
-  shape: [number, number];
-  groupSize: number;
-  tokens: number;
-  threads: number;
-  rotate: number;
+const kinds = ['uniform', 'planes'] as const;
+const modes: readonly Mode[] = ['exact', 'accurate', 'fast'];
+
+export interface BenchOptions extends CommonOptions {
+  shape: Shape[];
+  model?: string[];
+  kind: (typeof kinds)[number][];
+  bits: number[];
+  groupSize: number[];
+  mode: Mode[];
+  tokens: number[];
+  threads: number[];
+  caches: CacheState[];
+  batchInvariant?: boolean;
   time: number;
+  lines?: string;
+  plot?: string;
 }
 
-interface BenchRow {
-  bits: number;
-  mode: Mode;
-  milliseconds: number;
-  gigabytesPerSecond: number;
-  shareOfReadBandwidth: number;
-  normalizedMeanSquaredError: number;
-}
-
-interface BenchResult {
-  processor: string;
-  isa: string;
-  threads: number;
-  shape: string;
-  groupSize: number;
-  tokens: number;
-  matrices: number;
-  readGigabytesPerSecond: number;
+export interface BenchResult {
+  machine: MachineCard;
   rows: BenchRow[];
 }
 
-const widths = [2, 3, 4] as const;
-const modes: readonly Mode[] = ['exact', 'accurate', 'fast'];
-/** Larger than any cache, so that reading it once is reading memory. */
-const probeBytes = 1 << 30;
-
 export function registerBench(program: Command): void {
-  withCommonOptions(program.command('bench').description('time lutGemm on this machine, with the error of its result'))
-    .addOption(
-      new Option('--shape <MxK>', 'out features x in features')
-        .argParser(parseShape)
-        .default([4096, 4096], '4096x4096'),
-    )
-    .option('--group-size <n>', 'columns a group, -1 for the row', wholeNumber(-1), 128)
-    .option('--tokens <n>', 'rows of activations', wholeNumber(1), 1)
-    .addOption(threadsOption())
-    .option('--rotate <MB>', 'rotate over matrices of this many megabytes, so that caches stay cold', wholeNumber(0), 0)
-    .option('--time <ms>', 'time for each row', wholeNumber(1), 300)
-    .action((options: BenchOptions) =>
-      runCommand('bench', options, (invocation) => bench(options, invocation), render),
-    );
-}
-
-function parseShape(text: string): [number, number] {
-  const [, m, k] = /^(\d+)x(\d+)$/.exec(text) ?? [];
-  if (!Number(m) || !Number(k)) throw new InvalidArgumentError('two sizes are needed, for example 4096x4096.');
-  return [Number(m), Number(k)];
-}
-
-async function bench(options: BenchOptions, { signal }: Invocation): Promise<BenchResult> {
-  const [rows, cols] = options.shape;
-  const { groupSize } = options;
-  const layouts = widths.map((bits) => ({ rows, cols, bits, groupSize, kind: 'uniform', offsets: 'none' }) as const);
-  for (const layout of layouts) checkLayout(layout, 'lutra bench');
-  const { isa, threads } = addon().describe();
-  say('reading memory');
-  const read = await readBandwidth(options.threads, signal);
-  const result: BenchResult = {
-    processor: cpus()[0]?.model ?? 'unknown',
-    isa,
-    threads: options.threads || threads,
-    shape: `${rows}x${cols}`,
-    groupSize,
-    tokens: options.tokens,
-    matrices: 1,
-    readGigabytesPerSecond: read / 1e9,
-    rows: [],
-  };
-  for (const layout of layouts) {
-    const copies = Math.max(1, Math.ceil((options.rotate * 1e6) / codesBytes(layout)));
-    result.matrices = Math.max(result.matrices, copies);
-    say(`timing W${layout.bits} on ${counted(copies, 'random matrix', 'random matrices')}`);
-    const matrices = Array.from({ length: copies }, (_, seed) => randomMatrix(layout, seed));
-    for (const mode of modes) {
-      signal.throwIfAborted();
-      result.rows.push(await timeMode(matrices, mode, options, read));
-    }
-    for (const matrix of matrices) matrix.dispose();
-  }
-  return result;
-}
-
-const say = (what: string): boolean => process.stderr.write(`${what}\n`);
-
-async function timeMode(
-  matrices: QuantizedTensor[],
-  mode: Mode,
-  options: BenchOptions,
-  read: number,
-): Promise<BenchRow> {
-  const [first] = matrices as [QuantizedTensor];
-  const x = Tensor.copyOf(randomValues(options.tokens * first.layout.cols, 1), [options.tokens, first.layout.cols]);
-  const out = Tensor.zeros('f32', [options.tokens, first.layout.rows]);
-  let turn = 0;
-  const runner = new Bench({ time: options.time, warmupTime: options.time / 4 });
-  runner.add('lutGemm', () => {
-    const matrix = matrices[turn++ % matrices.length] ?? first;
-    lutGemm(x, matrix, { mode, out, threads: options.threads });
-  });
-  await runner.run();
-  const outcome = runner.tasks[0]?.result;
-  if (outcome?.state !== 'completed')
-    throw lutraError('LUTRA_E_INTERNAL', { message: `the benchmark did not complete: ${outcome?.state}`, where: mode });
-  const milliseconds = outcome.latency.p50;
-  const speed = first.byteLength / (milliseconds / 1e3);
-  lutGemm(x, first, { mode, out, threads: options.threads });
-  const row = {
-    bits: first.layout.bits,
-    mode,
-    milliseconds,
-    gigabytesPerSecond: speed / 1e9,
-    shareOfReadBandwidth: speed / read,
-    normalizedMeanSquaredError: errorOf(first, x, out),
-  };
-  x.dispose();
-  out.dispose();
-  return row;
-}
-
-/** Bytes a second of reading memory once, with the same threads and in the same minute as the rows. */
-async function readBandwidth(threads: number, signal: AbortSignal): Promise<number> {
-  using memory = Tensor.zeros('f32', [probeBytes / 4]);
-  // Memory that was never written is one page of zeros again and again, out of a cache.
-  memory.fill(1);
-  const seconds: number[] = [];
-  for (let i = 0; i < 5; i++) {
-    signal.throwIfAborted();
-    const begin = performance.now();
-    await addon().task(taskIds.findNonFinite, [memory.native], [], threads, null);
-    seconds.push((performance.now() - begin) / 1e3);
-  }
-  return probeBytes / Math.min(...seconds);
-}
-
-function randomValues(count: number, seed: number): Float32Array {
-  let state = (seed * 2654435761 + 88172645) >>> 0;
-  return Float32Array.from({ length: count }, () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return (state >>> 0) / 2 ** 31 - 1;
-  });
-}
-
-function randomMatrix(layout: QuantizedLayout, seed: number): QuantizedTensor {
-  const values = randomValues(layout.rows * layout.cols, seed + 2);
-  const levels = 2 ** layout.bits;
-  const codes = Tensor.copyOf(
-    Uint8Array.from(values, (value) => Math.min(levels - 1, Math.floor(((value + 1) / 2) * levels))),
-    [layout.rows, layout.cols],
+  const command = program.command('bench').description('time lutGemm on this machine, with the error of its result');
+  withBenchOptions(withCommonOptions(command)).action((options: BenchOptions) =>
+    runCommand('bench', options, (invocation) => bench(options, invocation), render),
   );
-  const packed = Tensor.zeros('u8', [codesBytes(layout)]);
-  const program = new Program().packCodes(layout, codes, packed);
-  program.run();
-  program.dispose();
-  codes.dispose();
-  const scales = Tensor.zeros('f16', [scalesElements(layout)]);
-  scales.fill(1 / 64);
-  return new QuantizedTensor(layout, packed, scales, null);
 }
 
-/** NMSE of the first rows of the result against fp64 on the dequantized weights. */
-function errorOf(matrix: QuantizedTensor, x: Tensor, y: Tensor): number {
-  const { rows, cols } = matrix.layout;
-  const weights = dequantize(matrix);
-  const checked = Math.min(rows, 256);
-  const w = weights.read(0, checked * cols);
-  weights.dispose();
-  const input = x.read(0, cols);
-  const output = y.read(0, checked);
-  let error = 0;
-  let power = 0;
-  for (let m = 0; m < checked; m++) {
-    let sum = 0;
-    for (let k = 0; k < cols; k++) sum += (w[m * cols + k] ?? 0) * (input[k] ?? 0);
-    error += ((output[m] ?? 0) - sum) ** 2;
-    power += sum * sum;
-  }
-  return error / power;
+/** What is to be timed: comma-separated lists, every combination of which is a row. */
+export function withBenchOptions(command: Command): Command {
+  const list = <Value>(flag: string, what: string, parse: (text: string) => Value, preset: string) =>
+    new Option(`${flag} <list>`, what).argParser(listOf(parse)).default(listOf(parse)(preset), preset);
+  return command
+    .addOption(list('--shape', 'sizes MxK, out features x in features', shape, '4096x4096'))
+    .addOption(
+      new Option('--model <list>', 'the layers of known models').argParser(listOf(oneOf(Object.keys(modelShapes)))),
+    )
+    .addOption(list('--kind', 'uniform weights, or planes (binary codes)', oneOf(kinds), 'uniform'))
+    .addOption(list('--bits', 'widths of the weights', wholeNumber(1), '2,3,4'))
+    .addOption(list('--group-size', 'columns a group, -1 for the row', wholeNumber(-1), '128'))
+    .addOption(list('--mode', 'exact, accurate, fast', oneOf(modes), modes.join(',')))
+    .addOption(list('--tokens', 'rows of activations', wholeNumber(1), '1'))
+    .addOption(list('--threads', 'lanes at most, 0 for all', wholeNumber(0, maxThreads), '0'))
+    .addOption(list('--caches', 'where weights lie: hot, cold, or hot with idle lanes', oneOf(cacheStates), 'hot'))
+    .option('--batch-invariant', 'the same bits for a token alone or among others')
+    .option(
+      '--time <ms>',
+      'time for each row, its bandwidth probe included',
+      wholeNumber(1),
+      defaultEffort.milliseconds,
+    )
+    .option('--lines <file>', 'write the rows as JSON lines, the machine first')
+    .option('--plot <file>', 'write a roofline plot as SVG');
 }
 
-function render(result: BenchResult): string {
-  // Out of warm caches weights come faster than memory can be read: a share of its speed would tell nothing.
-  const cold = result.matrices > 1;
-  const heading =
-    `${result.processor}, ${result.isa}, ${result.threads} threads; ${result.shape}, group ${result.groupSize}, ` +
-    `${counted(result.tokens, 'token')}, ` +
-    (cold ? `rotating over up to ${result.matrices} matrices` : 'one matrix, caches warm') +
-    `; memory reads at ${result.readGigabytesPerSecond.toFixed(1)} GB/s`;
-  const rows = result.rows.map((row) => [
-    `W${row.bits}`,
-    row.mode,
-    row.milliseconds.toFixed(4),
-    row.gigabytesPerSecond.toFixed(1),
-    ...(cold ? [`${(100 * row.shareOfReadBandwidth).toFixed(0)} %`] : []),
-    row.normalizedMeanSquaredError.toExponential(1),
-  ]);
-  const columns = ['width', 'mode', 'ms', 'packed GB/s', ...(cold ? ['of memory'] : []), 'NMSE'];
-  return `${heading}\n\n${table(columns, rows)}`;
+/** @param peers what is to be timed beside lutra */
+export async function bench(
+  options: BenchOptions,
+  { signal }: Invocation,
+  peers: readonly Peer[] = [],
+): Promise<BenchResult> {
+  const machine = machineCard();
+  const rows = await runCases(expand(planOf(options, Number(machine.threads))), {
+    effort: { ...defaultEffort, milliseconds: options.time },
+    peers,
+    signal,
+    onRow: ({ shape, weights, by, mode, milliseconds }) =>
+      process.stderr.write(`${shape} ${weights} ${by} ${mode}: ${milliseconds.toFixed(4)} ms\n`),
+  });
+  const files = [
+    [options.lines, linesOf(machine, rows)],
+    [options.plot, rooflineSvg(machine, rows)],
+  ] as const;
+  for (const [path, text] of files) if (path !== undefined) await onFile(path, () => writeFile(path, text));
+  return { machine, rows };
+}
+
+function planOf(options: BenchOptions, lanes: number): BenchPlan {
+  const { model } = options;
+  return {
+    shapes: model ? model.flatMap((name) => modelShapes[name] ?? []) : options.shape,
+    kinds: options.kind,
+    bits: options.bits,
+    groupSizes: options.groupSize,
+    modes: options.mode,
+    tokens: options.tokens,
+    threads: options.threads.map((count) => (count === 0 ? lanes : Math.min(count, lanes))),
+    caches: options.caches,
+    batchInvariant: options.batchInvariant === true,
+  };
+}
+
+const listOf =
+  <Value>(parse: (text: string) => Value) =>
+  (text: string): Value[] =>
+    text.split(',').map((item) => parse(item.trim()));
+
+const oneOf =
+  <Name extends string>(names: readonly Name[]) =>
+  (text: string): Name => {
+    const found = names.find((name) => name === text);
+    if (found === undefined) throw new InvalidArgumentError(`one of ${names.join(', ')} is needed.`);
+    return found;
+  };
+
+function shape(text: string): Shape {
+  const found = parseShape(text);
+  if (!found) throw new InvalidArgumentError('two sizes are needed, for example 4096x4096.');
+  return found;
+}
+
+export function render({ machine, rows }: BenchResult): string {
+  const { head, cells } = tableOf(rows);
+  return `${machine.processor}, ${machine.isa}\n\n${table(head, cells)}`;
 }

@@ -172,6 +172,10 @@ describe('exit code 2', () => {
     [['bench', '--threads', '9999']],
     [['eval', 'model', '--text', 't', '--threads', '1025']],
     [['bench', '--shape', '0x5']],
+    [['bench', '--bits', '2,x']],
+    [['bench', '--mode', 'exact,quick']],
+    [['bench', '--model', 'llama-9']],
+    [['bench', '--caches', 'warm']],
   ])('%j', async (args) => {
     const { code, stdout, stderr } = await lutra(args);
     expect(code).toBe(2);

@@ -78,12 +78,22 @@ describe('--json', () => {
   });
 
   it('bench times every width and mode', async () => {
-    const { result } = await json('bench', '--shape', '96x160', '--group-size', '32', '--tokens', '2', '--time', '1');
-    expect(result).toMatchObject({ shape: '96x160', groupSize: 32, tokens: 2, matrices: 1 });
-    expect(result.rows).toHaveLength(9);
+    const [lines, plot] = [join(scratch, 'bench.jsonl'), join(scratch, 'bench.svg')];
+    const cases = ['--shape', '96x160', '--group-size', '32', '--kind', 'uniform,planes', '--tokens', '2'];
+    const { result } = await json('bench', ...cases, '--time', '1', '--lines', lines, '--plot', plot);
+    expect(result.rows).toHaveLength(18);
     const bounds = { exact: 1e-12, accurate: 1e-7, fast: 2e-4 };
-    for (const { mode, normalizedMeanSquaredError } of result.rows)
-      expect(normalizedMeanSquaredError, mode).toBeLessThan(bounds[mode]);
+    for (const row of result.rows) {
+      expect(row).toMatchObject({ by: 'lutra', shape: '96x160', groupSize: 32, tokens: 2, caches: 'hot', matrices: 1 });
+      expect(row.normalizedMeanSquaredError, row.mode).toBeLessThan(bounds[row.mode]);
+    }
+    const [machine, ...rows] = readFileSync(lines, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(machine).toEqual({ machine: result.machine });
+    expect(rows).toEqual(result.rows);
+    expect(readFileSync(plot, 'utf8')).toMatch(/^<svg .*<\/svg>\n$/s);
   });
 
   it('doctor tells the machine', async () => {

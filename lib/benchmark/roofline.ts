@@ -1,0 +1,158 @@
+import type { MachineCard } from './machine-card.js';
+import type { BenchRow } from './rows.js';
+import { median } from './statistics.js';
+import { attributes, lineSvg, type Marker, markerSvg, textSvg } from './svg.js';
+
+/** Highest rate of fp32 multiply-adds, in 1e9 a second, by number of threads. */
+export type Peaks = Readonly<Record<number, number>>;
+
+const panel = { width: 430, height: 400, gap: 64, top: 92 };
+const legend = { height: 84, column: 150 };
+const colours: Readonly<Record<string, string>> = {
+  W2: '#0072b2',
+  W3: '#009e73',
+  W4: '#d55e00',
+  BCQ2: '#56b4e9',
+  BCQ3: '#cc79a7',
+  BCQ4: '#e69f00',
+};
+const grey = '#888';
+const markers: Readonly<Record<string, Marker>> = {
+  fast: 'circle',
+  accurate: 'square',
+  exact: 'triangle',
+  int8: 'cross',
+  fp32: 'plus',
+  lookUp: 'star',
+};
+
+/** Multiplications with a weight for every packed byte. */
+const intensityOf = (row: BenchRow): number => row.gigaMacsPerSecond / row.gigabytesPerSecond;
+const colourOf = (row: BenchRow): string => colours[row.weights] ?? grey;
+const markerOf = (row: BenchRow): Marker => markers[row.mode.replace('-invariant', '')] ?? 'circle';
+
+/** Maps a logarithmic range of values to pixels. */
+class Axis {
+  readonly low: number;
+  readonly high: number;
+
+  constructor(
+    values: readonly number[],
+    readonly begin: number,
+    readonly end: number,
+  ) {
+    this.low = Math.min(...values) / 1.5;
+    this.high = Math.max(...values) * 1.5;
+  }
+
+  at(value: number): number {
+    const share = Math.log(value / this.low) / Math.log(this.high / this.low);
+    return this.begin + share * (this.end - this.begin);
+  }
+
+  /** 1, 2 and 5 of every decade. */
+  ticks(): number[] {
+    const decades = Array.from({ length: 13 }, (_, i) => 10 ** (i - 4));
+    return decades.flatMap((one) => [one, 2 * one, 5 * one]).filter((tick) => tick >= this.low && tick <= this.high);
+  }
+}
+
+/**
+ * A roofline plot with a panel for each number of threads: the rate of every row over its arithmetic intensity. The slope
+ * is the bandwidth measured beside the rows, the level the peak of fp32 multiply-adds where it is known. Points left of the
+ * slope had their weights in a cache; points above the level computed in integers.
+ */
+export function rooflineSvg(machine: MachineCard, rows: readonly BenchRow[], peaks: Peaks = {}): string {
+  const threads = [...new Set(rows.map((row) => row.threads))].sort((a, b) => a - b);
+  const width = Math.max(1, threads.length) * (panel.gap + panel.width) + 24;
+  const bottom = panel.top + panel.height;
+  const height = bottom + 60 + legend.height;
+  const panels = threads.map((count, i) => {
+    const left = panel.gap + i * (panel.gap + panel.width);
+    const rates = [...rows.map((row) => row.gigaMacsPerSecond), ...Object.values(peaks)];
+    const x = new Axis(rows.map(intensityOf), left, left + panel.width);
+    const y = new Axis(rates, bottom, panel.top);
+    const own = rows.filter((row) => row.threads === count);
+    return [gridSvg(x, y, count), roofSvg(x, y, own, peaks[count]), ...own.map((row) => pointSvg(x, y, row))].join(
+      '\n',
+    );
+  });
+  const size = { xmlns: 'http://www.w3.org/2000/svg', viewBox: `0 0 ${width} ${height}`, width, height };
+  return [
+    `<svg${attributes({ ...size, 'font-family': 'sans-serif', 'font-size': 12 })}>`,
+    `<rect${attributes({ width, height, fill: 'white' })}/>`,
+    textSvg(panel.gap, 30, 'Products with low-bit weights, and what the machine gives', { 'font-size': 16 }),
+    textSvg(panel.gap, 50, `${machine.processor}, ${machine.isa}, ${machine.date}`, { fill: '#555' }),
+    ...panels,
+    legendSvg(rows, bottom + 64),
+    '</svg>\n',
+  ].join('\n');
+}
+
+function gridSvg(x: Axis, y: Axis, threads: number): string {
+  const line = { stroke: '#e4e4e4' };
+  const [middle, label] = [{ 'text-anchor': 'middle' }, { 'text-anchor': 'end' }];
+  return [
+    ...x.ticks().map((tick) => lineSvg([x.at(tick), y.begin], [x.at(tick), y.end], line)),
+    ...y.ticks().map((tick) => lineSvg([x.begin, y.at(tick)], [x.end, y.at(tick)], line)),
+    ...x.ticks().map((tick) => textSvg(x.at(tick), y.begin + 16, String(tick), middle)),
+    ...y.ticks().map((tick) => textSvg(x.begin - 6, y.at(tick) + 4, String(tick), label)),
+    lineSvg([x.begin, y.begin], [x.end, y.begin], { stroke: '#333' }),
+    lineSvg([x.begin, y.begin], [x.begin, y.end], { stroke: '#333' }),
+    textSvg((x.begin + x.end) / 2, y.begin + 36, 'multiplications for every packed byte', middle),
+    textSvg(x.begin, y.end - 10, `1e9 multiplications a second, ${threads} thread${threads === 1 ? '' : 's'}`, {}),
+  ].join('\n');
+}
+
+/** The slope rises to the level, or to the end of the panel. */
+function roofSvg(x: Axis, y: Axis, rows: readonly BenchRow[], peak: number | undefined): string {
+  const bandwidth = median(rows.map((row) => row.readGigabytesPerSecond));
+  const top = peak ?? y.high;
+  const knee = Math.min(top / bandwidth, x.high);
+  const begin = Math.max(x.low, y.low / bandwidth);
+  const line = { stroke: '#444', 'stroke-width': 1.5 };
+  const turn =
+    (-180 / Math.PI) * Math.atan2(y.at(begin * bandwidth) - y.at(knee * bandwidth), x.at(knee) - x.at(begin));
+  const [labelX, labelY] = [x.at(begin) + 30, y.at(begin * bandwidth) - 36];
+  const slope = { fill: '#444', transform: `rotate(${turn.toFixed(1)} ${labelX.toFixed(1)} ${labelY.toFixed(1)})` };
+  const parts = [
+    lineSvg([x.at(begin), y.at(begin * bandwidth)], [x.at(knee), y.at(knee * bandwidth)], line),
+    textSvg(labelX, labelY, `memory reads ${bandwidth.toFixed(1)} GB/s`, slope),
+  ];
+  if (peak === undefined) return parts.join('\n');
+  const level = `fp32 peak ${peak.toFixed(0)}`;
+  return [
+    ...parts,
+    lineSvg([x.at(knee), y.at(peak)], [x.end, y.at(peak)], line),
+    textSvg(x.end, y.at(peak) - 6, level, { fill: '#444', 'text-anchor': 'end' }),
+  ].join('\n');
+}
+
+function pointSvg(x: Axis, y: Axis, row: BenchRow): string {
+  const title = `${row.by} ${row.mode} ${row.weights}, ${row.shape}, ${row.tokens} tokens, ${row.caches}: ${row.milliseconds.toFixed(4)} ms`;
+  const at: [number, number] = [x.at(intensityOf(row)), y.at(row.gigaMacsPerSecond)];
+  return markerSvg(markerOf(row), at, colourOf(row), row.caches !== 'cold', title);
+}
+
+function legendSvg(rows: readonly BenchRow[], top: number): string {
+  const unique = (names: string[]) => [...new Set(names)].sort();
+  const lines: { text: string; marker: Marker; colour: string; filled: boolean }[][] = [
+    unique(rows.map((row) => row.weights)).map((name) => {
+      return { text: name, marker: 'circle', colour: colours[name] ?? grey, filled: true };
+    }),
+    unique(rows.map((row) => `${row.by} ${row.mode}`)).map((name) => {
+      return { text: name, marker: markers[name.split(' ')[1] ?? ''] ?? 'circle', colour: grey, filled: true };
+    }),
+    unique(rows.map((row) => row.caches)).map((name) => {
+      return { text: `weights ${name}`, marker: 'circle', colour: grey, filled: name !== 'cold' };
+    }),
+  ];
+  return lines
+    .flatMap((line, row) =>
+      line.flatMap(({ text, marker, colour, filled }, column) => {
+        const [left, middle] = [panel.gap + column * legend.column, top + row * 22];
+        return [markerSvg(marker, [left, middle], colour, filled, text), textSvg(left + 12, middle + 4, text, {})];
+      }),
+    )
+    .join('\n');
+}

@@ -1,0 +1,43 @@
+type Attributes = Readonly<Record<string, string | number>>;
+
+const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
+const escaped = (text: string): string => text.replace(/[&<>"]/g, (sign) => entities[sign] ?? sign);
+
+/** ` name="value"` for each. */
+export const attributes = (values: Attributes): string =>
+  Object.entries(values)
+    .map(([name, value]) => ` ${name}="${escaped(String(value))}"`)
+    .join('');
+
+export const textSvg = (x: number, y: number, text: string, style: Attributes): string =>
+  `<text${attributes({ x: x.toFixed(1), y: y.toFixed(1), ...style })}>${escaped(text)}</text>`;
+
+export function lineSvg(from: readonly [number, number], to: readonly [number, number], style: Attributes): string {
+  const [x1, y1, x2, y2] = [...from, ...to].map((value) => value.toFixed(1)) as [string, string, string, string];
+  return `<line${attributes({ x1, y1, x2, y2, ...style })}/>`;
+}
+
+/** Paths around the origin, some ten pixels wide. */
+const paths = {
+  circle: 'M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z',
+  square: 'M-4.5 -4.5h9v9h-9z',
+  triangle: 'M0 -5.5L5.5 4.5h-11z',
+  diamond: 'M0 -6L6 0L0 6L-6 0z',
+  cross: 'M-5 -5L5 5M-5 5L5 -5',
+  plus: 'M-6 0h12M0 -6v12',
+  star: 'M-6 0h12M-3 -5.2L3 5.2M-3 5.2L3 -5.2',
+} as const;
+export type Marker = keyof typeof paths;
+
+/** A marker with a tooltip. Hollow ones are drawn as outlines. */
+export function markerSvg(
+  marker: Marker,
+  [x, y]: readonly [number, number],
+  colour: string,
+  filled: boolean,
+  title: string,
+): string {
+  const place = { d: paths[marker], transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})` };
+  const paint = { fill: filled ? colour : 'white', 'fill-opacity': 0.75, stroke: colour, 'stroke-width': 1.8 };
+  return `<path${attributes({ ...place, ...paint })}><title>${escaped(title)}</title></path>`;
+}
