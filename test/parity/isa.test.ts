@@ -131,7 +131,7 @@ describe.each(isas)('with LUTRA_ISA=%s', (isa) => {
     expect(diagnosis.environment).toMatchObject({ LUTRA_ISA: isa });
     for (const version of Object.values(diagnosis.kernels))
       expect(isas.slice(0, isas.indexOf(isa) + 1)).toContain(version);
-    if (isa !== 'avxvnni') expect(diagnosis.kernels.lut_gemm).toBe(isa);
+    expect(diagnosis.kernels.lut_gemm).toBe(isa);
     expect(diagnosis.advice).toEqual(isa === 'scalar' ? [expect.stringContaining('scalar path')] : []);
   });
 

@@ -58,8 +58,10 @@ struct LutTile {
 //   exact                    f32 [chunk][8][16]   centred tables of columns 4h..4h+3, h = 0..7     (avx2, avx512*)
 //   accurate, avx512vbmi     s16 [chunk][4][2][16] words q: tables of column groups q and q + 4
 //   fast, avx512vbmi         u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
-//   accurate and fast, avx2  s8  [chunk][digit][8][4] dword p: columns p, p+8, p+16, p+24; digit 0 weighs 1, digit 1
-//   256 scalar                   f32 [64] a block (exact), else s16 [64]
+//   accurate and fast, ymm   s8  [chunk][digit][8][4] dword p: columns p, p + 8, p + 16, p + 24; digit 0 weighs 1,
+//   digit
+//                            1 weighs 256
+//   scalar                   f32 [64] a block (exact), else s16 [64]
 //   neon                     u8  [chunk][8][byte][16]  byte tables of columns 4h..4h+3: of s8 (fast), s16 (accurate)
 //                            and f32 (exact) values, the low byte first
 struct LutTables {
@@ -132,6 +134,7 @@ void lut_gemm_reference(const LutTile& tile, const float* x, double* y);
 
 extern const LutGemmKernels kLutGemmScalar;
 extern const LutGemmKernels kLutGemmAvx2;
+extern const LutGemmKernels kLutGemmAvxVnni;
 extern const LutGemmKernels kLutGemmAvx512;
 extern const LutGemmKernels kLutGemmAvx512Vbmi;
 extern const LutGemmKernels kLutGemmNeon;

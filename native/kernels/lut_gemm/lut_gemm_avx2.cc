@@ -20,8 +20,11 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
   if (mode == kLutFast) lut_gemm_avx2_fast(tile, tables, y, accumulate);
 }
 
-const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
-  return tokens > kLutTableTokens ? &kLutPanelsAvx2 : nullptr;
+// Panels of bytes have one scale a code, and a group begins where a chunk does.
+const LutPanelKernels* panels(LutMode mode, int, bool planes, int64_t group_size, int64_t tokens) {
+  if (tokens <= kLutTableTokens) return nullptr;
+  if (mode == kLutExact || planes || group_size % kLutChunk) return &kLutPanelsAvx2;
+  return mode == kLutFast ? &kLutFastPanelsAvx2 : &kLutAccuratePanelsAvx2;
 }
 
 const char* describe(LutMode mode, int, bool) {

@@ -9,6 +9,9 @@ constexpr KernelVersion<LutGemmKernels> kVersions[] = {
 #if defined(LUTRA_HAVE_AVX2)
     {Isa::kAvx2, &kLutGemmAvx2},
 #endif
+#if defined(LUTRA_HAVE_AVXVNNI)
+    {Isa::kAvxVnni, &kLutGemmAvxVnni},
+#endif
 #if defined(LUTRA_HAVE_AVX512)
     {Isa::kAvx512, &kLutGemmAvx512},
 #endif
