@@ -102,10 +102,11 @@ struct RowBound {
 
 // The steps of one token's blocks as panels round them.
 void panel_steps(const LutPanelKernels& panels, const float* x, int64_t cols, float* steps) {
-  for (int64_t k = 0; k < cols; k += kLutBlock) {
+  for (int64_t k = 0; k < cols; k += panels.block) {
+    const int64_t end = lut_min(cols, k + panels.block);
     float largest = 0.0f;
-    for (int64_t i = k; i < lut_min(cols, k + kLutBlock); ++i) largest = std::max(largest, std::fabs(x[i]));
-    steps[k / kLutBlock] = largest / panels.steps;
+    for (int64_t i = k; i < end; ++i) largest = std::max(largest, std::fabs(x[i]));
+    for (int64_t i = k; i < end; i += kLutBlock) steps[i / kLutBlock] = largest / panels.steps;
   }
 }
 

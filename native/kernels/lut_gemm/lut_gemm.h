@@ -80,8 +80,10 @@ struct LutPanelKernels {
 
   // What rounding of the operands may move, for the error bound. A product is off by at most
   //   half a step of |weight|, a step being the largest magnitude of x in its block / steps (0: x keeps its bits)
+  //     and a block `block` columns, a multiple of kLutBlock
   //   relative * (|offset| + sum |alpha|) * |x|
   //   flushed * (|offset| + sum |alpha|), where small values count as zero
+  int64_t block;
   float steps;
   double relative;
   double flushed;
