@@ -139,6 +139,7 @@ extern const LutGemmKernels kLutGemmAvx2;
 extern const LutGemmKernels kLutGemmAvxVnni;
 extern const LutGemmKernels kLutGemmAvx512;
 extern const LutGemmKernels kLutGemmAvx512Vbmi;
+extern const LutGemmKernels kLutGemmAmx;
 extern const LutGemmKernels kLutGemmNeon;
 extern const LutGemmKernels kLutGemmNeonDot;
 extern const LutGemmKernels kLutGemmNeonI8mm;

@@ -28,6 +28,9 @@ void lut_gemm_avx512vbmi_accurate(const LutTile& tile, const LutTables& tables, 
 const LutPanelKernels* lut_gemm_avx512vbmi_panels(LutMode mode, int bits, bool planes, int64_t group_size,
                                                   int64_t tokens);
 
+// And with the tile unit.
+const LutPanelKernels* lut_gemm_amx_panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens);
+
 // 16 stored values from element i on, as fp32.
 LUTRA_INLINE __m512 lut_load(const void* values, int64_t i, LutFloat type) {
   if (type == LutFloat::kF32) return _mm512_loadu_ps(static_cast<const float*>(values) + i);

@@ -18,6 +18,9 @@ constexpr KernelVersion<LutGemmKernels> kVersions[] = {
 #if defined(LUTRA_HAVE_AVX512VBMI)
     {Isa::kAvx512Vbmi, &kLutGemmAvx512Vbmi},
 #endif
+#if defined(LUTRA_HAVE_AMX)
+    {Isa::kAmx, &kLutGemmAmx},
+#endif
 #if defined(LUTRA_HAVE_NEON)
     {Isa::kNeon, &kLutGemmNeon},
 #endif
