@@ -229,6 +229,7 @@ constexpr LutPanelKernels lut_integer_panels() {
           kLutIntegerCols,
           4 * kLutLayerBytes,
           kLutIntegerRoundings,
+          kLutBlock,
           Digits == 1 ? kLutOneDigit : kLutTwoDigits,
           0.0,
           0.0,

@@ -56,8 +56,8 @@ LUTRA_TEST(lut_gemm, every_runnable_version_is_tested) {
   std::string names;
   for (const LutGemmKernels* set : versions(lut_gemm_kernels)) names += std::string(" ") + set->name;
   std::string expected;
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAvx512Vbmi, Isa::kNeon, Isa::kNeonDot,
-                  Isa::kNeonI8mm})
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAvx512Vbmi, Isa::kAmx, Isa::kNeon,
+                  Isa::kNeonDot, Isa::kNeonI8mm})
     if (isa_runs(isa, usable_features())) expected += std::string(" ") + isa_level(isa).name;
   if (names != expected) fail(__FILE__, __LINE__, "versions" + names + ", expected" + expected);
   CHECK(&lut_gemm_kernels(3) == versions(lut_gemm_kernels).back());
