@@ -65,7 +65,9 @@ export const taskIds = {
   bcqRefit: 17,
   gridPlanes: 18,
   hqqFit: 19,
-  readThrough: 20,
+  fitGridToHessian: 20,
+  fitGridWeighted: 21,
+  readThrough: 22,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -32,13 +32,31 @@ export const valuesOf = (values: Values): Tensor[] =>
     ? [values.scales, values.zeros]
     : [values.storage === 'planes' ? values.alphas : values.scales, values.offsets];
 
-/** Scales and zeros of every group of w, rounded to `dtype`; with `search`, clipped where the 2.4-norm gains by it. */
-export async function fitGrid(w: Tensor, grid: Grid, dtype: ScaleDtype, search: boolean, call: Call): Promise<Values> {
+/**
+ * How the range of a group's grid is chosen: it is the full one; the one of least 2.4-norm of the error; of least error in
+ * the metric of the group's block of a Hessian f64 [k, k]; or of least square error, columns weighted by f64 [k].
+ */
+export type GridSearch = 'none' | 'norm' | { hessian: Tensor } | { importance: Tensor };
+
+/** Scales and zeros of every group of w, rounded to `dtype`. */
+export async function fitGrid(
+  w: Tensor,
+  grid: Grid,
+  dtype: ScaleDtype,
+  search: GridSearch,
+  call: Call,
+): Promise<Values> {
   const [m, k] = w.shape as [number, number];
   const scales = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
   const zeros = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
-  const numbers = [grid.bits, groupColumns(grid, k), Number(grid.symmetric), Number(search), dtypeIds[dtype]];
-  await disposeOnFailure([scales, zeros], () => task('fitGrid', [w, scales, zeros], numbers, call));
+  const numbers = [grid.bits, groupColumns(grid, k), Number(grid.symmetric)];
+  const [type, norm] = [dtypeIds[dtype], Number(search === 'norm')];
+  await disposeOnFailure([scales, zeros], () => {
+    if (typeof search === 'string') return task('fitGrid', [w, scales, zeros], [...numbers, norm, type], call);
+    return 'hessian' in search
+      ? task('fitGridToHessian', [w, search.hessian, scales, zeros], [...numbers, type], call)
+      : task('fitGridWeighted', [w, search.importance, scales, zeros], [...numbers, type], call);
+  });
   return { storage: 'zeroCode', scales, zeros };
 }
 

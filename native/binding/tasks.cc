@@ -13,6 +13,7 @@
 #include "quantize/bcq.h"
 #include "quantize/column_order.h"
 #include "quantize/gptq.h"
+#include "quantize/grid_search.h"
 #include "quantize/hqq.h"
 #include "quantize/levels.h"
 #include "quantize/magnitude.h"
@@ -64,6 +65,11 @@ Status write_from(Context& context, const TaskCall& call, std::vector<double>&) 
   size_t bytes = 0;
   LUTRA_TRY(file_range(call, &data, &bytes));
   return write_file(narrowed<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
+}
+
+// Parameters: bits, columns of a group, symmetric, storage type of the scales.
+GridOptions searched_grid(const TaskCall& call) {
+  return {narrowed<int>(call.whole(0)), call.whole(1), call.whole(2) != 0, false, narrowed<Dtype>(call.whole(3))};
 }
 
 const TaskRow kTasks[] = {
@@ -171,6 +177,16 @@ const TaskRow kTasks[] = {
            narrowed<int>(call.whole(0)), call.whole(1),      narrowed<int>(call.whole(2)),  call.parameters[3],
            call.parameters[4],           call.parameters[5], narrowed<Dtype>(call.whole(6))};
        return hqq_fit(context, options, t[0], t[1], t[2]);
+     }},
+    {"fitGridToHessian", 4, 4,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return fit_grid_to_hessian(context, searched_grid(call), t[0], t[1], t[2], t[3]);
+     }},
+    {"fitGridWeighted", 4, 4,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return fit_grid_weighted(context, searched_grid(call), t[0], t[1], t[2], t[3]);
      }},
     {"readThrough", 1, 0,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {

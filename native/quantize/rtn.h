@@ -24,6 +24,28 @@ struct GridOptions {
   Dtype scale_dtype = Dtype::kF16;  // f16, bf16 or f32
 };
 
+struct UniformGrid {
+  float scale = 1.0f;
+  float zero = 0.0f;
+};
+
+// The grid of a group whose values, zero included, lie in [lo, hi].
+UniformGrid grid_of(const GridOptions& options, double lo, double hi);
+
+// The least and the greatest of `count` values and zero.
+void range_of(const float* w, int64_t count, double* lo, double* hi);
+
+// Columns of a group of a row of k.
+int64_t group_length(int64_t group_size, int64_t k);
+
+// What every fit of grids asks of its operands.
+Status check_grid_fit(Context& context, const GridOptions& options, const TensorView& w, const TensorView& scales,
+                      const TensorView& zeros);
+
+// kOption, with their number in `found`, where scales are infinite: they exceed the largest number of their storage
+// type.
+Status check_scales(const TensorView& scales);
+
 // w f32 [m,k]; scales and zeros f32 [m, groups] out. kOption, with the number of such groups in `found`, where a
 // scale exceeds the largest number of its storage type; w is kNonFinite where it is NaN or infinite. *subnormal, where
 // not null, receives the number of groups whose scale lies below the storage type's smallest normal number and was

@@ -26,23 +26,34 @@ const ladderStep = 10;
 const ladderLimit = 10;
 
 /**
- * Permutes, damps and factors a Hessian f64 [k, k], the sum over `tokens` inputs where that is known.
+ * The Hessian that a method needs.
  *
- * @throws `LUTRA_E_OPTION` where `call.method` was given no Hessian, `LUTRA_E_NON_FINITE` for a NaN or infinity in it, `LUTRA_E_NOT_POSITIVE_DEFINITE` for a negative diagonal:
- *   neither can come from inputs.
+ * @throws `LUTRA_E_OPTION` where there is none, `LUTRA_E_NON_FINITE` for a NaN or infinity in it
  */
-export async function factorHessian(
-  { hessian, tokens = Number.POSITIVE_INFINITY }: Statistics,
-  { actOrder, damping: share }: { actOrder: boolean; damping: number },
-  call: Call & { method: string },
-): Promise<HessianFactor> {
+export async function requireHessian({ hessian }: Statistics, method: string, call: Call): Promise<Tensor> {
   if (!hessian)
     throw lutraError('LUTRA_E_OPTION', {
-      message: `${call.method} needs the Hessian of the layer’s inputs`,
+      message: `${method} needs the Hessian of the layer’s inputs`,
       where: call.where,
       hint: 'Pass statistics.hessian, or quantize the model with a calibration text.',
     });
   await checkFinite(hessian, call);
+  return hessian;
+}
+
+/**
+ * Permutes, damps and factors a Hessian f64 [k, k], the sum over `tokens` inputs where that is known.
+ *
+ * @throws what `requireHessian` throws, and `LUTRA_E_NOT_POSITIVE_DEFINITE` for a negative diagonal, which cannot come from
+ *   inputs
+ */
+export async function factorHessian(
+  statistics: Statistics,
+  { actOrder, damping: share }: { actOrder: boolean; damping: number },
+  call: Call & { method: string },
+): Promise<HessianFactor> {
+  const hessian = await requireHessian(statistics, call.method, call);
+  const { tokens = Number.POSITIVE_INFINITY } = statistics;
   const diagonal = await hessianDiagonal(hessian, call);
   const dead = deadColumns(diagonal, call);
   const live = diagonal.length - dead.length;

@@ -3,6 +3,7 @@ import type { Solver } from '../method.js';
 import { disposeOnFailure, fitGrid, roundToValues, valuesOf } from '../passes.js';
 import { columnPass, withoutDeadColumns } from './column-pass.js';
 import { factorHessian, type HessianFactor } from './gptq-factor.js';
+import { clipSearch, gridSearch } from './rtn.js';
 
 const options = z.strictObject({
   /** Columns with the largest Hessian diagonal first. */
@@ -13,8 +14,8 @@ const options = z.strictObject({
     .default(true),
   /** Share of the mean diagonal added to the diagonal; raised tenfold where the Hessian does not factor. */
   damping: z.number().min(0).max(1).default(0.01),
-  /** Grids by clip search instead of the full range; see rtn. */
-  clipSearch: z.boolean().default(false),
+  /** How the grids' ranges are searched; see rtn. */
+  clipSearch: clipSearch.default(false),
 });
 
 export type GptqOptions = z.infer<typeof options>;
@@ -37,10 +38,10 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
     factor?.dispose();
   },
   async solve({ w, prepared, grid, scaleDtype, options }, call) {
-    const { factor, order, dead, damping, warnings } = prepared;
+    const { hessian, factor, order, dead, damping, warnings } = prepared;
     const live = factor ? await withoutDeadColumns(w, dead, call) : w;
     try {
-      const values = await fitGrid(live, grid, scaleDtype, options.clipSearch, call);
+      const values = await fitGrid(live, grid, scaleDtype, gridSearch(options.clipSearch, hessian), call);
       const codes = await disposeOnFailure(valuesOf(values), () =>
         factor ? columnPass(live, values, { order, factor }, grid, call) : roundToValues(w, values, grid, call),
       );

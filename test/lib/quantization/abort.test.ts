@@ -22,6 +22,7 @@ function raisedAt(n: number): { signal: AbortSignal; asked: () => number } {
 test.each([
   ['rtn', {}],
   ['rtn', { clipSearch: true, symmetric: true }],
+  ['rtn', { clipSearch: 'hessian' }],
   ['gptq', {}],
   ['gptq', { actOrder: false }],
   ['hqq', {}],
