@@ -26,6 +26,7 @@ test.each([
   ['gptq', {}],
   ['gptq', { actOrder: false }],
   ['hqq', {}],
+  ['leanquant', {}],
   ['bcq', {}],
   ['bcq', { weighting: 'hessian', errorFeedback: true, symmetric: true }],
 ])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
