@@ -1,8 +1,12 @@
-// X^T X for calibration. A part owns one block of the upper triangle and carries it through all rows of x; the block
-// below the diagonal is its mirror image.
+// X^T X for calibration. A part owns one block of the upper triangle: it sums it over the packed rows of x in a
+// compact block in L2, and adds that to the block of the result and to its mirror image below the diagonal. In the
+// result itself the rows of a tile would lie whole pages apart, often in the same few sets of every cache.
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "kernels/gemm/gemm.h"
+#include "ops/lane_scratch.h"
 #include "ops/linear.h"
 #include "ops/operand.h"
 
@@ -12,63 +16,130 @@ namespace {
 
 constexpr int64_t kPanel = kGemmBlock;  // columns of x in one panel
 constexpr int64_t kBlock = 2 * kPanel;  // rows and columns of a part's block
-constexpr int64_t kFp32Rows = 512;      // rows of x summed in fp32
+constexpr int64_t kFp32Rows = 256;      // rows of x summed in fp32; a panel of so many stays in L1
+constexpr int64_t kPackRows = 32;       // rows of x packed by a part: divides kFp32Rows
 constexpr int64_t kRegionRows = 2048;   // rows of x packed at a time, and between two looks at the cancel token
 
-// `count` rows of x, copied into panels of kPanel columns: panels[c / kPanel][row][kPanel]. As x lies, every row of a
-// panel would be a page of its own, and all of them the same few sets of the cache.
+// `count` rows of x as panels of both operands, kFp32Rows after kFp32Rows. As x lies, every row of a panel would be a
+// page of its own, and all of them the same few sets of the cache.
 struct PackedRows {
-  const float* panels;
+  float* left;   // panels of tile_rows columns of x
+  float* right;  // and of tile_cols
   int64_t count;
   int64_t k;
   const GemmKernels& gemm;
 
-  const float* at(int64_t column, int64_t row) const {
-    return panels + (column / kPanel * count + row) * kPanel + column % kPanel;
-  }
+  static int64_t padded(int64_t k) { return round_up(k, kPanel); }
+  int64_t depth(int64_t row) const { return std::min(kFp32Rows, count - row); }
+  // The panel that begins with `column`, of the rows from `row`, a multiple of kFp32Rows.
+  int64_t at(int64_t column, int64_t row) const { return row * padded(k) + column * depth(row); }
 
-  // gram[i .., j ..] += x^T x over all packed rows, one block.
-  void accumulate(int64_t i, int64_t j, double* gram) const {
-    const int64_t i_end = std::min(k, i + kBlock);
-    const int64_t j_end = std::min(k, j + kBlock);
-    for (int64_t row = 0; row < count; row += kFp32Rows)
-      for (int64_t b = j; b < j_end; b += gemm.tile_cols)
-        for (int64_t a = i; a < i_end; a += gemm.tile_rows)
-          gemm.tile_to64(at(a, row), kPanel, at(b, row), kPanel, std::min(kFp32Rows, count - row), gram + a * k + b, k,
-                         std::min(gemm.tile_rows, i_end - a), std::min(gemm.tile_cols, j_end - b));
+  // Packs the rows [row, row + kPackRows) of x, all of whose columns come in order through L1.
+  void pack(const float* x, int64_t row) const {
+    const int64_t chunk = row / kFp32Rows * kFp32Rows;
+    const int64_t rows = std::min(kPackRows, count - row);
+    for (int64_t column = 0; column < k; column += kPanel)
+      for (const auto& [panels, tile] : {std::pair{right, gemm.tile_cols}, std::pair{left, gemm.tile_rows}})
+        for (int64_t c = column; c < column + kPanel; c += tile)
+          gemm.pack_columns(x + row * k + c, k, std::clamp<int64_t>(k - c, 0, tile), rows, tile,
+                            panels + at(c, chunk) + (row - chunk) * tile);
   }
 };
 
-// gram[j .., i ..] = gram[i .., j ..]^T. Small squares keep both sides of the transposition in L1.
-void mirror(int64_t i, int64_t j, int64_t k, double* gram) {
-  constexpr int64_t kSquare = 8;
-  const int64_t i_end = std::min(k, i + kBlock);
-  const int64_t j_end = std::min(k, j + kBlock);
-  for (int64_t a = i; a < i_end; a += kSquare)
-    for (int64_t b = j; b < j_end; b += kSquare)
-      for (int64_t row = b; row < std::min(j_end, b + kSquare); ++row)
-        for (int64_t column = a; column < std::min(i_end, a + kSquare); ++column)
-          gram[row * k + column] = gram[column * k + row];
-}
+// Rows i .. and columns j .. of the upper triangle, tile after tile, each tile row-major and whole.
+class Block {
+ public:
+  static constexpr size_t kBytes = static_cast<size_t>(kBlock * kBlock) * sizeof(double);
+
+  Block(const PackedRows& rows, int64_t i, int64_t j, double* sums, double* gram)
+      : rows_(rows),
+        i_(i),
+        j_(j),
+        i_end_(std::min(rows.k, i + kBlock)),
+        j_end_(std::min(rows.k, j + kBlock)),
+        sums_(sums),
+        gram_(gram) {}
+
+  // gram += x^T x over all packed rows. Tiles below the diagonal are left out.
+  void accumulate() const {
+    std::memset(sums_, 0, kBytes);
+    for (int64_t row = 0; row < rows_.count; row += kFp32Rows) {
+      const bool last = row + kFp32Rows >= rows_.count;
+      for (int64_t b = j_; b < j_end_; b += tile_cols_)
+        for (int64_t a = i_; a < std::min(i_end_, b + tile_cols_); a += tile_rows_) {
+          if (last) fetch(a, b);
+          rows_.gemm.tile_to64(rows_.left + rows_.at(a, row), rows_.right + rows_.at(b, row), rows_.depth(row),
+                               tile(a, b));
+          if (last) finish(a, b);
+        }
+    }
+  }
+
+ private:
+  int64_t rows_of(int64_t a) const { return std::min(tile_rows_, i_end_ - a); }
+  int64_t columns_of(int64_t b) const { return std::min(tile_cols_, j_end_ - b); }
+
+  // The lines of the result that finish() will touch come while the tile is summed for the last time. Inlined by force:
+  // GCC takes a function that only prefetches for one without effects.
+  __attribute__((always_inline)) inline void fetch(int64_t a, int64_t b) const {
+    constexpr int64_t kLine = 64 / sizeof(double);
+    for (int64_t r = 0; r < rows_of(a); ++r)
+      for (int64_t c = 0; c < columns_of(b); c += kLine) __builtin_prefetch(gram_ + (a + r) * rows_.k + b + c, 1, 2);
+    for (int64_t c = 0; c < columns_of(b); ++c)
+      for (int64_t r = 0; r < rows_of(a); r += kLine) __builtin_prefetch(gram_ + (b + c) * rows_.k + a + r, 1, 2);
+  }
+
+  // Adds a tile's sums to the result on and above the diagonal, and copies what is then there to its mirror image.
+  void finish(int64_t a, int64_t b) const {
+    // Locals: a store of a double cannot change them, but for the members the compiler cannot know it.
+    const int64_t stride = tile_cols_;
+    const int64_t k = rows_.k;
+    const int64_t rows = rows_of(a);
+    const int64_t columns = columns_of(b);
+    double* const sums = tile(a, b);
+    for (int64_t r = 0; r < rows; ++r) {
+      double* const sum = sums + r * stride;
+      double* const target = gram_ + (a + r) * k + b;
+      for (int64_t c = std::max<int64_t>(0, a + r - b); c < columns; ++c) sum[c] += target[c];
+      for (int64_t c = std::max<int64_t>(0, a + r - b); c < columns; ++c) target[c] = sum[c];
+    }
+    for (int64_t c = std::max<int64_t>(0, a - b + 1); c < columns; ++c) {
+      double* const target = gram_ + (b + c) * k + a;
+      const int64_t count = std::min(rows, b + c - a);
+      for (int64_t r = 0; r < count; ++r) target[r] = sums[r * stride + c];
+    }
+  }
+
+  double* tile(int64_t a, int64_t b) const {
+    return sums_ + ((b - j_) / tile_cols_ * (kBlock / tile_rows_) + (a - i_) / tile_rows_) * tile_rows_ * tile_cols_;
+  }
+
+  const PackedRows& rows_;
+  const int64_t tile_rows_ = rows_.gemm.tile_rows;
+  const int64_t tile_cols_ = rows_.gemm.tile_cols;
+  int64_t i_, j_, i_end_, j_end_;
+  double* sums_;
+  double* gram_;
+};
 
 Status accumulate_rows(Context& context, const float* x, int64_t count, int64_t k, double* gram) {
-  const GemmKernels& gemm = gemm_kernels();
-  const int64_t panels = ceil_div(k, kPanel);
-  const size_t bytes = static_cast<size_t>(panels * count * kPanel) * sizeof(float);
+  const int64_t side = PackedRows::padded(k) * count;  // elements packed for one operand
+  const size_t packed_bytes = static_cast<size_t>(2 * side) * sizeof(float);
+  const size_t bytes = packed_bytes + LaneScratch::bytes(context, Block::kBytes);
   auto* packed = static_cast<float*>(context.scratch(bytes));
   if (!packed) return out_of_memory(static_cast<int64_t>(bytes));
-  const bool ran = context.parallel(panels, [&](int64_t p) {
-    gemm.pack_columns(x + p * kPanel, k, std::min(kPanel, k - p * kPanel), count, kPanel, packed + p * count * kPanel);
-  });
-  if (!ran) return finished(false);
-  const PackedRows rows{packed, count, k, gemm};
+  const PackedRows rows{packed, packed + side, count, k, gemm_kernels()};
+  if (!context.parallel(ceil_div(count, kPackRows), [&](int64_t part) { rows.pack(x, part * kPackRows); }))
+    return finished(false);
+  LaneScratch lanes(context, reinterpret_cast<uint8_t*>(packed) + packed_bytes, Block::kBytes);
   const int64_t blocks = ceil_div(k, kBlock);
+  // By diagonals, the main one last: its blocks are half the work, and lanes that end together waste less.
   return finished(context.parallel(blocks * blocks, [&](int64_t part) {
-    const int64_t i = part / blocks * kBlock;
-    const int64_t j = part % blocks * kBlock;
-    if (j < i) return;
-    rows.accumulate(i, j, gram);
-    if (i != j) mirror(i, j, k, gram);
+    const int64_t i = part % blocks;
+    const int64_t j = i + blocks - 1 - part / blocks;
+    if (j >= blocks) return;
+    const LaneScratch::Slot slot(lanes);
+    Block(rows, i * kBlock, j * kBlock, slot.as<double>(), gram).accumulate();
   }));
 }
 

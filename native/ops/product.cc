@@ -72,8 +72,7 @@ class BlockedProduct {
     const int64_t row_tiles = ceil_div(rows, gemm_.tile_rows);
     const int64_t padded = row_tiles * gemm_.tile_rows;
     const size_t packed_bytes = static_cast<size_t>(round_up(padded * k_, 16)) * sizeof(float);
-    const size_t slot_bytes =
-        static_cast<size_t>(2 * gemm_.tile_cols * kBlockK) * sizeof(float);  // a panel of B, and widened rows
+    const size_t slot_bytes = static_cast<size_t>(panel_floats() + padded * kGemmBlock) * sizeof(float);
     const size_t bytes = packed_bytes + LaneScratch::bytes(context, slot_bytes);
     auto* packed = static_cast<float*>(context.scratch(bytes));
     if (!packed) return out_of_memory(static_cast<int64_t>(bytes));
@@ -90,23 +89,50 @@ class BlockedProduct {
       const int64_t end_tile = std::min(row_tiles, first_tile + split_tiles);
       const int64_t column = part / splits * kGemmBlock;
       const int64_t end_column = std::min(m_, column + kGemmBlock);
-      // A panel of B stays in L1 while all of A passes by.
-      for (int64_t kk = 0; kk < k_; kk += kBlockK) {
-        const int64_t depth = std::min(kBlockK, k_ - kk);
-        for (int64_t j = column; j < end_column; j += gemm_.tile_cols) {
-          const int64_t columns = std::min(gemm_.tile_cols, end_column - j);
-          pack_right(j, columns, kk, depth, slot.as<float>());
-          for (int64_t t = first_tile; t < end_tile; ++t) {
-            const int64_t row = t * gemm_.tile_rows;
-            gemm_.tile(packed + kk * padded + row * depth, gemm_.tile_rows, slot.as<float>(), gemm_.tile_cols, depth,
-                       c + row * c_stride + j, c_stride, std::min(gemm_.tile_rows, rows - row), columns, kk > 0);
-          }
-        }
-      }
+      const Tiles tiles{first_tile, end_tile, column, end_column, slot.as<float>()};
+      for (int64_t kk = 0; kk < k_; kk += kBlockK) multiply(tiles, packed, rows, kk, c, c_stride);
     }));
   }
 
  private:
+  // The tiles of C that a part computes, and its scratch: a panel of B, widened rows, then the block of C.
+  struct Tiles {
+    int64_t first, end;  // in rows of tiles
+    int64_t column, end_column;
+    float* scratch;
+  };
+
+  // One block of k. A panel of B stays in L1 while all of A passes by; tiles of C that another block of k will add to
+  // wait side by side in the scratch, where their rows do not fight for the same sets of the cache as in C itself.
+  void multiply(const Tiles& part, const float* packed, int64_t rows, int64_t kk, float* c, int64_t c_stride) const {
+    const int64_t padded = round_up(rows, gemm_.tile_rows);
+    const int64_t depth = std::min(kBlockK, k_ - kk);
+    float* waiting = part.scratch + panel_floats();
+    for (int64_t j = part.column; j < part.end_column; j += gemm_.tile_cols) {
+      const int64_t columns = std::min(gemm_.tile_cols, part.end_column - j);
+      pack_right(j, columns, kk, depth, part.scratch);
+      for (int64_t t = part.first; t < part.end; ++t, waiting += gemm_.tile_rows * gemm_.tile_cols) {
+        const int64_t row = t * gemm_.tile_rows;
+        const int64_t live = std::min(gemm_.tile_rows, rows - row);
+        float* target = c + row * c_stride + j;
+        const bool whole = depth == k_;
+        const bool last = kk + depth == k_;
+        // The lines of C come while their tile is summed for the last time.
+        if (last)
+          for (int64_t i = 0; i < live; ++i)
+            for (int64_t line = 0; line < columns; line += 16) __builtin_prefetch(target + i * c_stride + line, 1);
+        gemm_.tile(packed + kk * padded + row * depth, gemm_.tile_rows, part.scratch, gemm_.tile_cols, depth,
+                   whole ? target : waiting, whole ? c_stride : gemm_.tile_cols, live, columns, kk > 0);
+        if (whole || !last) continue;
+        for (int64_t i = 0; i < live; ++i)
+          std::memcpy(target + i * c_stride, waiting + i * gemm_.tile_cols,
+                      static_cast<size_t>(columns) * sizeof(float));
+      }
+    }
+  }
+
+  int64_t panel_floats() const { return 2 * gemm_.tile_cols * kBlockK; }
+
   // packed: for every k block the panels of all row tiles, one after the other.
   bool pack_left(Context& context, int64_t rows, const float* a, int64_t a_stride, float* packed) {
     const int64_t tiles = ceil_div(rows, gemm_.tile_rows);

@@ -17,9 +17,8 @@ struct GemmKernels {
   int64_t tile_cols;
   void (*tile)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, float* c,
                int64_t c_stride, int64_t rows, int64_t cols, bool add);
-  // The same sum in fp32, added to C in fp64.
-  void (*tile_to64)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
-                    int64_t c_stride, int64_t rows, int64_t cols);
+  // The same sum in fp32, added to a whole tile of C in fp64: C[tile_rows, tile_cols] += A B^T, 64-byte aligned.
+  void (*tile_to64)(const float* a, const float* b, int64_t k, double* c);
   // Packs `rows` <= tile rows of a row-major operand [rows, k] into a panel of stride `tile`.
   void (*pack_rows)(const float* source, int64_t stride, int64_t rows, int64_t k, int64_t tile, float* panel);
   // Packs `columns` <= tile columns of a k-major operand [k, columns] into a panel of stride `tile`.

@@ -71,28 +71,24 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, in
     }
 }
 
-// c[0 .. min(lanes, 4)) += value.
-void add_wide(double* c, int64_t lanes, __m128 value) {
-  if (lanes <= 0) return;
-  const __m256i mask = first4(lanes);
-  _mm256_maskstore_pd(c, mask, _mm256_add_pd(_mm256_maskload_pd(c, mask), _mm256_cvtps_pd(value)));
+// c[0 .. 8) += value.
+void add_wide(double* c, __m256 value) {
+  const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(value));
+  const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(value, 1));
+  _mm256_store_pd(c, _mm256_add_pd(_mm256_load_pd(c), low));
+  _mm256_store_pd(c + 4, _mm256_add_pd(_mm256_load_pd(c + 4), high));
 }
 
-void tile_to64(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
-               int64_t c_stride, int64_t rows, int64_t cols) {
-  prefetch(c, c_stride * 8, rows, cols * 8);
+void tile_to64(const float* a, const float* b, int64_t k, double* c) {
+  prefetch(c, kCols * 8, kRows, kCols * 8);
   __m256 low[kRows];
   __m256 high[kRows];
-  multiply(a, a_stride, b, b_stride, k, low, high);
+  multiply(a, kRows, b, kCols, k, low, high);
 #pragma GCC unroll 6
-  for (int i = 0; i < kRows; ++i)
-    if (i < rows) {
-      double* row = c + i * c_stride;
-      add_wide(row, cols, _mm256_castps256_ps128(low[i]));
-      add_wide(row + 4, cols - 4, _mm256_extractf128_ps(low[i], 1));
-      add_wide(row + 8, cols - 8, _mm256_castps256_ps128(high[i]));
-      add_wide(row + 12, cols - 12, _mm256_extractf128_ps(high[i], 1));
-    }
+  for (int i = 0; i < kRows; ++i) {
+    add_wide(c + i * kCols, low[i]);
+    add_wide(c + i * kCols + 8, high[i]);
+  }
 }
 
 void subtract(double* c, int64_t lanes, __m256d value) {

@@ -77,28 +77,23 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, in
   tile_of<12>(a, a_stride, b, b_stride, k, c, c_stride, rows, cols, add);
 }
 
-// c[0 .. min(lanes, 16)) += value.
-void add_wide(double* c, int64_t lanes, __m512 value) {
-  const __mmask8 mask0 = first8(lanes);
-  const __mmask8 mask1 = first8(lanes - 8);
-  const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(value));
+// c[0 .. 16) += value.
+void add_wide(double* c, __m512 value) {
+  _mm512_store_pd(c, _mm512_add_pd(_mm512_load_pd(c), _mm512_cvtps_pd(_mm512_castps512_ps256(value))));
   const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
-  _mm512_mask_storeu_pd(c, mask0, _mm512_add_pd(_mm512_maskz_loadu_pd(mask0, c), low));
-  if (mask1) _mm512_mask_storeu_pd(c + 8, mask1, _mm512_add_pd(_mm512_maskz_loadu_pd(mask1, c + 8), high));
+  _mm512_store_pd(c + 8, _mm512_add_pd(_mm512_load_pd(c + 8), high));
 }
 
-void tile_to64(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
-               int64_t c_stride, int64_t rows, int64_t cols) {
-  prefetch(c, c_stride * 8, rows, cols * 8);
+void tile_to64(const float* a, const float* b, int64_t k, double* c) {
+  prefetch(c, kCols * 8, kRows, kCols * 8);
   __m512 low[kRows];
   __m512 high[kRows];
-  multiply<kRows>(a, a_stride, b, b_stride, k, low, high);
+  multiply<kRows>(a, kRows, b, kCols, k, low, high);
 #pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i)
-    if (i < rows) {
-      add_wide(c + i * c_stride, cols, low[i]);
-      if (cols > 16) add_wide(c + i * c_stride + 16, cols - 16, high[i]);
-    }
+  for (int i = 0; i < kRows; ++i) {
+    add_wide(c + i * kCols, low[i]);
+    add_wide(c + i * kCols + 16, high[i]);
+  }
 }
 
 void subtract(double* c, __mmask8 mask, __m512d value) {

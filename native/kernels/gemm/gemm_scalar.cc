@@ -25,12 +25,11 @@ void tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, in
     for (int64_t j = 0; j < cols; ++j) c[i * c_stride + j] = add ? c[i * c_stride + j] + sum[i][j] : sum[i][j];
 }
 
-void tile_to64(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t k, double* c,
-               int64_t c_stride, int64_t rows, int64_t cols) {
+void tile_to64(const float* a, const float* b, int64_t k, double* c) {
   float sum[kRows][kCols] = {};
-  multiply(a, a_stride, b, b_stride, k, sum);
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < cols; ++j) c[i * c_stride + j] += static_cast<double>(sum[i][j]);
+  multiply(a, kRows, b, kCols, k, sum);
+  for (int64_t i = 0; i < kRows; ++i)
+    for (int64_t j = 0; j < kCols; ++j) c[i * kCols + j] += static_cast<double>(sum[i][j]);
 }
 
 void tile64(const double* a, const double* b, int64_t k, double* c, int64_t c_stride, int64_t rows, int64_t cols) {

@@ -58,19 +58,20 @@ void check_tile(const GemmKernels& kernels, int64_t rows, int64_t cols, int64_t 
   kernels.tile(panel_a.data(), kernels.tile_rows, panel_b.data(), kernels.tile_cols, k, c.data(), cols, rows, cols,
                true);
   check_close(c, expected, magnitude, 2);
-  // Into fp64, on panels of a wider stride.
-  Guarded<double> wide(static_cast<size_t>(rows * cols), slack);
+  // Into fp64: the whole tile, whose rows and columns past the end are zero.
+  const size_t width = static_cast<size_t>(kernels.tile_cols);
+  Guarded<double> wide(static_cast<size_t>(kernels.tile_rows) * width);
   for (size_t i = 0; i < wide.size(); ++i) wide[i] = 5.0;
-  const int64_t stride = kGemmBlock;
-  Guarded<float> wide_a(static_cast<size_t>(stride * k));
-  Guarded<float> wide_b(static_cast<size_t>(stride * k));
-  kernels.pack_rows(a.data(), k, rows, k, stride, wide_a.data());
-  kernels.pack_columns(b_columns.data(), cols, cols, k, stride, wide_b.data());
-  kernels.tile_to64(wide_a.data(), stride, wide_b.data(), stride, k, wide.data(), cols, rows, cols);
+  kernels.tile_to64(panel_a.data(), panel_b.data(), k, wide.data());
   for (size_t i = 0; i < wide.size(); ++i) {
-    CHECK_LE(std::fabs(wide[i] - 5.0 - expected[i]), 1e-6 * magnitude[i] + 1e-12);
-    const float sum = static_cast<float>(wide[i] - 5.0);
-    CHECK_LE(std::fabs(sum - c[i] * 0.5f), 1e-6 * magnitude[i] + 1e-12);
+    const size_t row = i / width, column = i % width;
+    if (row >= static_cast<size_t>(rows) || column >= static_cast<size_t>(cols)) {
+      CHECK(wide[i] == 5.0);
+      continue;
+    }
+    const size_t at = row * static_cast<size_t>(cols) + column;
+    CHECK_LE(std::fabs(wide[i] - 5.0 - expected[at]), 1e-6 * magnitude[at] + 1e-12);
+    CHECK_LE(std::fabs(static_cast<float>(wide[i] - 5.0) - c[at] * 0.5f), 1e-6 * magnitude[at] + 1e-12);
   }
 }
 
@@ -139,6 +140,10 @@ void tile_without_last_column(const float* a, int64_t a_stride, const float* b, 
                               int64_t c_stride, int64_t rows, int64_t cols, bool add) {
   gemm_scalar.tile(a, a_stride, b, b_stride, k, c, c_stride, rows, cols > 1 ? cols - 1 : cols, add);
 }
+void tile_to64_that_forgets(const float* a, const float* b, int64_t k, double* c) {
+  for (int64_t i = 0; i < gemm_scalar.tile_rows * gemm_scalar.tile_cols; ++i) c[i] = 0;
+  gemm_scalar.tile_to64(a, b, k, c);
+}
 
 }  // namespace
 
@@ -152,5 +157,8 @@ LUTRA_TEST(gemm, the_check_sees_planted_faults) {
   CHECK(catches([&] { check_parity(mutant); }));
   mutant = gemm_scalar;
   mutant.tile = tile_without_last_column;
+  CHECK(catches([&] { check_parity(mutant); }));
+  mutant = gemm_scalar;
+  mutant.tile_to64 = tile_to64_that_forgets;
   CHECK(catches([&] { check_parity(mutant); }));
 }
