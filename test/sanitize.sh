@@ -1,7 +1,8 @@
 #!/bin/sh
 # The TypeScript suite on an addon built with AddressSanitizer and UndefinedBehaviorSanitizer, and the native suite
 # with the same. Node itself is not instrumented, so leaks are looked for in the native suite only. An allocation that is
-# too large fails as it does elsewhere, because tests ask for that.
+# too large fails as it does elsewhere, because tests ask for that. Then, with ThreadSanitizer, the native families whose
+# tests share memory between lanes; kernels alone have one.
 set -eu
 cd "$(dirname "$0")/.."
 export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPROCESSORS_ONLN)}"
@@ -25,3 +26,9 @@ if grep -lsE "ERROR: (Address|Undefined)|runtime error" "$tree"/report*; then
   cat "$tree"/report*
   exit 1
 fi
+threads=build/sanitize-threads
+cmake -S . -B "$threads" -DLUTRA_SANITIZE=thread
+cmake --build "$threads" --target lutra_test
+for family in core ops linalg quantize; do
+  TSAN_OPTIONS="halt_on_error=1" "$threads/lutra_test" "$family"
+done

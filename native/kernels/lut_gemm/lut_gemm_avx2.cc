@@ -20,10 +20,12 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
   if (mode == kLutFast) lut_gemm_avx2_fast(tile, tables, y, accumulate);
 }
 
-// Panels of bytes have one scale a code, and a group begins where a chunk does.
-const LutPanelKernels* panels(LutMode mode, int, bool planes, int64_t group_size, int64_t tokens) {
-  if (tokens <= kLutTableTokens) return nullptr;
-  if (mode == kLutExact || planes || group_size % kLutChunk) return &kLutPanelsAvx2;
+// Panels of bytes have one scale a code, and a group begins where a chunk does. Their codes are unpacked once for all
+// tokens, which pays as soon as there are two; at 2 bits three.
+const LutPanelKernels* panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens) {
+  if (mode == kLutExact || planes || group_size % kLutChunk)
+    return tokens > kLutTableTokens ? &kLutPanelsAvx2 : nullptr;
+  if (tokens < (bits == 2 ? 3 : 2)) return nullptr;
   return mode == kLutFast ? &kLutFastPanelsAvx2 : &kLutAccuratePanelsAvx2;
 }
 

@@ -25,12 +25,6 @@ extern const LutPanelKernels kLutPanelsAvx2;
 extern const LutPanelKernels kLutFastPanelsAvx2;
 extern const LutPanelKernels kLutAccuratePanelsAvx2;
 
-// With AVX-VNNI; the activations are those of AVX2.
-void lut_gemm_avxvnni_fast(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
-void lut_gemm_avxvnni_accurate(const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
-extern const LutPanelKernels kLutFastPanelsAvxVnni;
-extern const LutPanelKernels kLutAccuratePanelsAvxVnni;
-
 // 8 stored values from element i on, as fp32.
 LUTRA_INLINE __m256 lut_load(const void* values, int64_t i, LutFloat type) {
   if (type == LutFloat::kF32) return _mm256_loadu_ps(static_cast<const float*>(values) + i);

@@ -166,6 +166,7 @@ template <class Dot, int Digits>
 struct LutInteger {
   static constexpr int64_t kChunkBytes = 32 * Digits;
   static constexpr bool kCentred = false;
+  static constexpr int kPrefetch = 4096;  // bytes ahead in the code stream
 
   // Of one plane of several, or of all planes of uniform weights; `codes` are those of the span's first chunk.
   template <int Words, bool Half, class Sums, class Codes>
@@ -175,7 +176,9 @@ struct LutInteger {
       __m256i words[Words];
       LUTRA_UNROLL
       for (int b = 0; b < Words; ++b) {
-        words[b] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + chunk * chunk_words + b * span.stride));
+        const uint32_t* source = codes + chunk * chunk_words + b * span.stride;
+        _mm_prefetch(reinterpret_cast<const char*>(source) + kPrefetch, _MM_HINT_T0);
+        words[b] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
         if (Half) words[b] = lut_ands(words[b], static_cast<int>(span.bits));
       }
       total.add_chunk(Codes(words), span.entries + chunk * kChunkBytes);

@@ -7,6 +7,7 @@
 // which a place has a quarter at least of B = 2 and planes, half of 3 and 4 bits: 32 * 240 * 128 < 2^20; times 256:
 // 64 * 15 * 32639 < 2^25 once the place is divided out.
 #include "kernels/lut_gemm/lut_gemm_avx2_integer.h"
+#include "kernels/lut_gemm/lut_gemm_avxvnni.h"
 
 namespace lutra {
 
@@ -31,8 +32,7 @@ struct DotProduct {
         for (int d = 0; d < Digits; ++d) {
           int32_t digits;
           __builtin_memcpy(&digits, entries + 32 * d + 4 * p, 4);
-          __m256i& place = places[d][Codes::field(p)];
-          place = _mm256_dpbusd_avx_epi32(place, code, _mm256_set1_epi32(digits));
+          lut_add_dot(places[d][Codes::field(p)], code, _mm256_set1_epi32(digits));
         }
       }
     }

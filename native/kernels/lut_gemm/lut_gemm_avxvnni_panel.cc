@@ -3,6 +3,7 @@
 // Bounds: vpdpbusd adds four products of a code and a digit to 32 bits and wraps. A span has 64 columns at most and
 // codes are at most 15: |sum| <= 64 * 15 * 128 < 2^17, with two digits 64 * 15 * 32639 < 2^25.
 #include "kernels/lut_gemm/lut_gemm_avx2_integer_panel.h"
+#include "kernels/lut_gemm/lut_gemm_avxvnni.h"
 
 namespace lutra {
 
@@ -20,8 +21,8 @@ struct DotProduct {
       LUTRA_UNROLL
       for (int t = 0; t < T; ++t) {
         const __m256i digits = lut_panel_digits(x + t * Stride, p);
-        sums[t][0] = _mm256_dpbusd_avx_epi32(sums[t][0], low, digits);
-        sums[t][1] = _mm256_dpbusd_avx_epi32(sums[t][1], high, digits);
+        lut_add_dot(sums[t][0], low, digits);
+        lut_add_dot(sums[t][1], high, digits);
       }
     }
   }
