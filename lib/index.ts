@@ -34,7 +34,12 @@ export {
   lutGemmAsync,
   lutGemmErrorBound,
   type Mode,
+  type MultiplyOptions,
+  PreparedActivations,
+  type PrepareOptions,
   type ProductOptions,
+  prepareActivations,
+  stackRows,
 } from './ops/index.js';
 export {
   type CalibrationJob,
@@ -58,7 +63,14 @@ export {
   type Statistics,
   toPlanes,
 } from './quantization/index.js';
-export { type Dtype, type QuantizedLayout, QuantizedTensor, Tensor, type TensorData } from './tensor/index.js';
+export {
+  type Dtype,
+  type QuantizedLayout,
+  QuantizedTensor,
+  type SubBranch,
+  Tensor,
+  type TensorData,
+} from './tensor/index.js';
 
 // Where no binary fits, the import says so, not the first use somewhere else.
 addon();

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { readCheckpoint } from '../formats/index.js';
+import { type QuantizedEntry, readCheckpoint } from '../formats/index.js';
 import { elements } from '../tensor/index.js';
 import { type CommonOptions, runCommand, withCommonOptions } from './command.js';
 import { megabytes, table } from './table.js';
@@ -55,15 +55,18 @@ async function inspect(directory: string): Promise<Inspection> {
       tensors: tensors.map(({ name, shape, dtype, quantized, bytes }) => ({
         name,
         shape,
-        stored: quantized
-          ? `W${quantized.layout.bits}g${quantized.layout.groupSize} ${quantized.layout.kind}`
-          : `${dtype}`,
+        stored: quantized ? storedAs(quantized) : `${dtype}`,
         bytes,
       })),
     };
   } finally {
     await checkpoint.close();
   }
+}
+
+function storedAs({ layout, subBranch }: QuantizedEntry): string {
+  const packed = `W${layout.bits}g${layout.groupSize} ${layout.kind}`;
+  return subBranch ? `${packed} + rank ${subBranch.rank} ${subBranch.dtype}` : packed;
 }
 
 function render(found: Inspection, options: InspectOptions): string {

@@ -81,8 +81,15 @@ export interface NativeTensor {
   dispose(): void;
 }
 
-/** Codes, scales and offsets of one matrix, checked against each other once. */
+/** Codes, scales, offsets and sub-branch of one matrix, checked against each other once. */
 export interface NativePacked {
+  dispose(): void;
+}
+
+/** Activations laid out for several packed matrices. */
+export interface NativePrepared {
+  update(x: NativeTensor, threads: number): void;
+  multiply(index: number, y: NativeTensor, threads: number): void;
   dispose(): void;
 }
 
@@ -123,13 +130,23 @@ export interface Addon {
     borrow(array: ArrayBufferView, dtype: number, shape: readonly number[]): NativeTensor;
   };
   Packed: {
-    /** layout: [rows, cols, bits, groupSize, weightKind, offsetKind] */
+    /** layout: [rows, cols, bits, groupSize, weightKind, offsetKind]; subBranch: [a, b, aScales, bScales] */
     new (
       codes: NativeTensor,
       scales: NativeTensor,
       offsets: NativeTensor | null,
       layout: readonly number[],
+      subBranch: readonly (NativeTensor | null)[] | null,
     ): NativePacked;
+  };
+  Prepared: {
+    new (
+      packed: readonly NativePacked[],
+      x: NativeTensor,
+      mode: number,
+      batchInvariant: boolean,
+      threads: number,
+    ): NativePrepared;
   };
   Program: { new (): NativeProgram };
   Cancel: { new (): NativeCancel };

@@ -1,4 +1,5 @@
 export { dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound } from './lut-gemm.js';
+export { type MultiplyOptions, PreparedActivations, type PrepareOptions, prepareActivations } from './prepared.js';
 export {
   type AttentionOptions,
   checkBatchInvariant,
@@ -11,3 +12,4 @@ export {
   type RunOptions,
   type Weight,
 } from './program.js';
+export { stackRows } from './stack-rows.js';

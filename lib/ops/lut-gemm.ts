@@ -24,7 +24,7 @@ export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions =
   checkBatchInvariant(batchInvariant, 'lutGemm.batchInvariant');
   checkThreads(threads, 'lutGemm.threads');
   checkKinds(x, q, out);
-  const y = out ?? Tensor.zeros('f32', resultShape(x, q));
+  const y = out ?? Tensor.zeros('f32', resultShape(x.shape, q));
   try {
     addon().lutGemm(q.native, x.native, y.native, id, batchInvariant, threads);
     return y;
@@ -51,7 +51,7 @@ export async function lutGemmAsync(
       where: 'lutGemmAsync.out',
       hint: 'Make the output with Tensor.zeros.',
     });
-  const y = out ?? Tensor.zeros('f32', resultShape(x, q));
+  const y = out ?? Tensor.zeros('f32', resultShape(x.shape, q));
   const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
   try {
     await cancellable(
@@ -74,7 +74,7 @@ export async function lutGemmAsync(
  */
 export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, options: ProductOptions = {}): Tensor {
   checkKinds(x, q);
-  const bound = Tensor.zeros('f32', resultShape(x, q));
+  const bound = Tensor.zeros('f32', resultShape(x.shape, q));
   const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
   try {
     using program = new Program().lutGemmErrorBound(q, input, bound, options);
@@ -101,18 +101,28 @@ export function dequantize(q: QuantizedTensor): Tensor {
   }
 }
 
-/** Without types a typed array is easily taken for a tensor. */
-function checkKinds(x: unknown, q: unknown, out?: unknown): void {
-  const isTensor = (value: unknown) => value instanceof Tensor;
-  const what = !isTensor(x) ? 'x' : !(q instanceof QuantizedTensor) ? 'q' : out && !isTensor(out) ? 'out' : null;
-  if (what === null) return;
+/** Without types a typed array is easily taken for a tensor. @throws `LUTRA_E_DTYPE` */
+export function checkTensor(value: unknown, where: string): void {
+  if (value instanceof Tensor) return;
   throw lutraError('LUTRA_E_DTYPE', {
-    message: `${what} is no ${what === 'q' ? 'QuantizedTensor' : 'Tensor'}`,
-    where: `lutGemm.${what}`,
-    hint: what === 'q' ? 'Make it with quantize.' : 'See a typed array as a tensor with Tensor.from.',
+    message: 'a Tensor is needed',
+    where,
+    hint: 'See a typed array as a tensor with Tensor.from.',
   });
 }
 
-function resultShape(x: Tensor, q: QuantizedTensor): number[] {
-  return [...x.shape.slice(0, -1), q.layout.rows];
+/** @throws `LUTRA_E_DTYPE` */
+export function checkPacked(value: unknown, where: string): void {
+  if (value instanceof QuantizedTensor) return;
+  throw lutraError('LUTRA_E_DTYPE', { message: 'a QuantizedTensor is needed', where, hint: 'Make it with quantize.' });
+}
+
+function checkKinds(x: unknown, q: unknown, out?: unknown): void {
+  checkTensor(x, 'lutGemm.x');
+  checkPacked(q, 'lutGemm.q');
+  if (out !== undefined) checkTensor(out, 'lutGemm.out');
+}
+
+export function resultShape(x: readonly number[], q: QuantizedTensor): number[] {
+  return [...x.slice(0, -1), q.layout.rows];
 }

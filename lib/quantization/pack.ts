@@ -72,7 +72,7 @@ export async function packTensors(
     program.packGroupValues(layout, layout.kind === 'planes' ? layout.bits : 1, scales, packed.scales);
     if (packed.offsets) program.packGroupValues(layout, 1, offsets, packed.offsets);
     await program.runAsync(runOptions(call));
-    return new QuantizedTensor(layout, packed.codes, packed.scales, packed.offsets, call.where);
+    return new QuantizedTensor(layout, packed.codes, packed.scales, packed.offsets, { where: call.where });
   });
 }
 

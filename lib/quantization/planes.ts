@@ -61,11 +61,12 @@ export async function packPlanes(planes: BinaryPlanes, options: PlanesOptions = 
  * code, or what they were.
  *
  * @returns packed weights in native memory, the caller's to dispose: a copy where `q` has planes already.
- * @throws `LUTRA_E_DISPOSED`
+ * @throws `LUTRA_E_DISPOSED`; `LUTRA_E_OPTION` where `q` has a sub-branch
  */
 export async function toPlanes(q: QuantizedTensor, options: PlanesOptions = {}): Promise<QuantizedTensor> {
   const call = callOf('toPlanes', options);
   const { layout } = q;
+  if (q.subBranch) throw lutraError('LUTRA_E_OPTION', { message: 'a sub-branch would be lost', where: call.where });
   const { rows, cols, bits, groupSize } = layout;
   const perGroup = layout.kind === 'planes' ? bits : 1;
   const groups = groupSize === -1 ? 1 : Math.ceil(cols / groupSize);

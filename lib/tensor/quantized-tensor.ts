@@ -1,5 +1,6 @@
 import { lutraError } from '../errors.js';
 import { addon, guarded, type NativePacked, offsetKindIds, weightKindIds } from '../native/index.js';
+import { checkSubBranch, type SubBranch, subBranchTensors } from './sub-branch.js';
 import type { Dtype, Tensor } from './tensor.js';
 
 /** The layout of a packed matrix; docs/format.md gives the bytes, native/packing/layout.h the same in code. */
@@ -63,7 +64,7 @@ export function checkLayout(layout: QuantizedLayout, where: string): void {
 
 /**
  * A packed low-bit matrix in native memory, `w[m,k] = offset[m,g] + sum_b alpha[m,g,b] * bit_b(m,k)` (LUT-GEMM,
- * arXiv 2206.09557). Knows no path and no name.
+ * arXiv 2206.09557), plus B · A where it has a sub-branch (FBQuant, arXiv 2501.16385). Knows no path and no name.
  */
 export class QuantizedTensor {
   readonly layout: Readonly<QuantizedLayout>;
@@ -73,6 +74,8 @@ export class QuantizedTensor {
   readonly scales: Tensor;
   /** u8 zero codes, real offsets in tile order, or null for 'none'. */
   readonly offsets: Tensor | null;
+  /** A low-rank pair whose product adds to the packed weights; part of every product. */
+  readonly subBranch: SubBranch | null;
   #native: NativePacked | null;
 
   /** Takes ownership of the tensors. @throws `LUTRA_E_SHAPE` and `LUTRA_E_DTYPE` where they do not fit the layout. */
@@ -81,8 +84,9 @@ export class QuantizedTensor {
     codes: Tensor,
     scales: Tensor,
     offsets: Tensor | null,
-    where = 'QuantizedTensor',
+    options: { subBranch?: SubBranch | null | undefined; where?: string | undefined } = {},
   ) {
+    const { subBranch = null, where = 'QuantizedTensor' } = options;
     checkLayout(layout, where);
     checkOperand(codes, codesBytes(layout), ['u8'], `${where}.codes`);
     checkOperand(scales, scalesElements(layout), ['f16', 'bf16', 'f32'], `${where}.scales`);
@@ -95,17 +99,20 @@ export class QuantizedTensor {
         layout.offsets === 'zeroCode' ? ['u8'] : ['f16', 'bf16', 'f32'],
         `${where}.offsets`,
       );
+    if (subBranch) checkSubBranch(subBranch, layout.rows, layout.cols, `${where}.subBranch`);
     this.layout = { ...layout };
     this.codes = codes;
     this.scales = scales;
     this.offsets = offsets;
+    this.subBranch = subBranch;
     const groupSize = layout.groupSize === -1 ? layout.cols : layout.groupSize;
     const numbers = [layout.rows, layout.cols, layout.bits, groupSize];
     numbers.push(weightKindIds[layout.kind], offsetKindIds[layout.offsets]);
-    this.#native = guarded(
-      () => new (addon().Packed)(codes.native, scales.native, offsets?.native ?? null, numbers),
-      where,
-    );
+    this.#native = guarded(() => {
+      const pair = subBranch && [subBranch.a, subBranch.b, subBranch.aScales, subBranch.bScales];
+      const natives = pair?.map((tensor) => tensor?.native ?? null) ?? null;
+      return new (addon().Packed)(codes.native, scales.native, offsets?.native ?? null, numbers, natives);
+    }, where);
   }
 
   /** The logical shape, [outFeatures, inFeatures]. */
@@ -113,9 +120,9 @@ export class QuantizedTensor {
     return [this.layout.rows, this.layout.cols];
   }
   get byteLength(): number {
-    return this.codes.byteLength + this.scales.byteLength + (this.offsets?.byteLength ?? 0);
+    return this.#tensors().reduce((bytes, tensor) => bytes + tensor.byteLength, 0);
   }
-  /** 8 · bytes stored / weights, padding, scales and offsets included. */
+  /** 8 · bytes stored / weights, padding, scales, offsets and sub-branch included. */
   get bitsPerWeight(): number {
     return (8 * this.byteLength) / (this.layout.rows * this.layout.cols);
   }
@@ -133,9 +140,12 @@ export class QuantizedTensor {
   dispose(): void {
     this.#native?.dispose();
     this.#native = null;
-    this.codes.dispose();
-    this.scales.dispose();
-    this.offsets?.dispose();
+    for (const tensor of this.#tensors()) tensor.dispose();
+  }
+
+  #tensors(): Tensor[] {
+    const { codes, scales, offsets, subBranch } = this;
+    return [codes, scales, ...(offsets ? [offsets] : []), ...(subBranch ? subBranchTensors(subBranch) : [])];
   }
 
   [Symbol.dispose](): void {

@@ -4,6 +4,7 @@
 #include "binding/arguments.h"
 #include "binding/environment.h"
 #include "binding/failure.h"
+#include "binding/prepared_object.h"
 #include "binding/program_object.h"
 #include "binding/tasks.h"
 #include "binding/tensor_object.h"
@@ -97,6 +98,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   };
   add_class("Tensor", TensorObject::define(env), &environment->tensor);
   add_class("Packed", PackedObject::define(env), &environment->packed);
+  add_class("Prepared", PreparedObject::define(env), &environment->prepared);
   add_class("Program", ProgramObject::define(env), &environment->program);
   add_class("Cancel", CancelObject::define(env), &environment->cancel);
   exports.Set("lutGemm", Napi::Function::New<lut_gemm_now>(env, "lutGemm"));

@@ -45,7 +45,7 @@ class Environment {
   }
   int lanes() const { return pool_->lanes(); }
 
-  Napi::FunctionReference tensor, packed, program, cancel;
+  Napi::FunctionReference tensor, packed, prepared, program, cancel;
 
  private:
   void dispatch();

@@ -45,6 +45,7 @@ Storage::Storage(size_t bytes) : buffer(AlignedBuffer::zeroed(bytes)) {
 }
 Storage::~Storage() { total_bytes -= static_cast<int64_t>(buffer.bytes()); }
 int64_t Storage::total() { return total_bytes.load(); }
+void Storage::count(int64_t bytes) { total_bytes += bytes; }
 
 Napi::Function TensorObject::define(Napi::Env env) {
   return DefineClass(env, "Tensor",
@@ -206,7 +207,42 @@ PackedObject& PackedObject::from(const Napi::Value& value, const char* where) {
   return *Unwrap(value.As<Napi::Object>());
 }
 
-// new Packed(codes, scales, offsets or null, [rows, cols, bits, groupSize, weight kind, offset kind])
+namespace {
+
+// [a, b, scales of a or null, scales of b or null]
+void read_sub_branch(const Napi::Value& value, PackedObject::Owned* owned) {
+  const Napi::Env env = value.Env();
+  const PackedLayout& layout = owned->view.layout;
+  TensorView views[4];
+  size_t count = 0;
+  each_element(value, 4, "subBranch", [&](const Napi::Value& element) {
+    const size_t i = count++;
+    if (element.IsNull()) return;
+    TensorObject& tensor = TensorObject::from(element, "subBranch");
+    views[i] = tensor.view("subBranch");
+    owned->sub_branch[i] = tensor.share("subBranch");
+  });
+  const auto expect = [&](bool right, const char* what) {
+    if (!right) throw bad_argument(env, "LUTRA_E_SHAPE", what, "subBranch");
+  };
+  expect(views[0].rank == 2 && views[0].shape[1] == layout.cols, "a must be [rank, cols]");
+  const int64_t rank = views[0].shape[0];
+  expect(rank > 0, "a sub-branch has a rank of at least 1");
+  expect(views[1].rank == 2 && views[1].shape[0] == layout.rows && views[1].shape[1] == rank, "b must be [rows, rank]");
+  expect(views[0].dtype == views[1].dtype, "a and b must be of one element type");
+  for (size_t i : {2, 3}) {
+    const int64_t rows = i == 2 ? rank : layout.rows;
+    expect(!views[i].data || (views[i].dtype == Dtype::kF32 && views[i].elements() == rows), "a row has one f32 scale");
+  }
+  owned->view.sub_branch = {
+      rank, views[0].dtype, views[0].data, views[1].data, views[2].as<const float>(), views[3].as<const float>()};
+  throw_unless_ok(env, check_sub_branch(layout, owned->view.sub_branch), "subBranch");
+}
+
+}  // namespace
+
+// new Packed(codes, scales, offsets or null, [rows, cols, bits, groupSize, weight kind, offset kind], sub-branch or
+// null)
 PackedObject::PackedObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PackedObject>(info) {
   const Napi::Env env = info.Env();
   info.This().As<Napi::Object>().TypeTag(&kPackedTag);
@@ -250,6 +286,7 @@ PackedObject::PackedObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Pa
   owned->view.scales = scales_view.data;
   owned->view.offsets = offsets_view.data;
   expect(reinterpret_cast<uintptr_t>(owned->view.codes) % alignof(uint32_t) == 0, "codes");
+  if (!info[4].IsNull()) read_sub_branch(info[4], owned.get());
   owned_ = std::move(owned);
 }
 

@@ -1,8 +1,9 @@
-// JavaScript's handles on memory: Tensor, and Packed for the three arrays of a packed matrix.
+// JavaScript's handles on memory: Tensor, and Packed for the arrays of a packed matrix.
 #pragma once
 
 #include <napi.h>
 
+#include <array>
 #include <memory>
 
 #include "core/aligned_buffer.h"
@@ -16,6 +17,8 @@ struct Storage {
   explicit Storage(size_t bytes);
   ~Storage();
   static int64_t total();
+  // Memory that tensors do not own and nativeMemory() tells all the same.
+  static void count(int64_t bytes);
 
   AlignedBuffer buffer;
 };
@@ -64,6 +67,7 @@ class PackedObject : public Napi::ObjectWrap<PackedObject> {
   struct Owned {
     PackedView view;
     std::shared_ptr<Storage> codes, scales, offsets;
+    std::array<std::shared_ptr<Storage>, 4> sub_branch;
   };
   const std::shared_ptr<Owned>& owned(const char* where);
 

@@ -17,6 +17,9 @@ class LutPrepared {
   // y = x * weights[weight]^T, bit for bit what lut_gemm gives for this x.
   Status multiply(Context& context, size_t weight, const TensorView& y) const;
 
+  // Held for what is prepared, or for the next call.
+  size_t bytes() const { return memory_.bytes(); }
+
  private:
   std::vector<PackedView> weights_;
   LutOptions options_{Mode::kAccurate};

@@ -24,6 +24,7 @@ const names = [
   ],
   ...['loadModel', 'Model', 'evaluate', 'readCheckpoint', 'Checkpoint', 'doctor', 'nativeMemory'],
   ...['Tensor', 'QuantizedTensor', 'LutraError', 'LutraInputError', 'LutraFormatError', 'LutraNumericError'],
+  ...['prepareActivations', 'PreparedActivations', 'stackRows'],
   ...['LutraResourceError', 'LutraDeviceError', 'LutraInternalError'],
 ].sort();
 

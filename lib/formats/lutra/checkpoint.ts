@@ -79,19 +79,17 @@ export class Checkpoint {
   async load(name: string, options: { signal?: AbortSignal | undefined } = {}): Promise<Tensor | QuantizedTensor> {
     const { quantized } = this.tensor(name);
     if (!quantized) return this.reader.load(name, options);
-    const { codes, scales, offsets } = partsOf(name, quantized);
-    const loaded: Tensor[] = [];
+    const parts = partsOf(name, quantized);
+    const loaded = new Map<Part, Tensor>();
     try {
-      for (const part of [codes, scales, offsets]) {
-        if (!part) continue;
+      for (const part of listOf(parts)) {
         const tensor = await this.#part(part, options.signal);
-        loaded.push(tensor);
-        if (part !== codes && part.stored.dtype !== 'U8') await this.#requireFinite(part, tensor, options.signal);
+        loaded.set(part, tensor);
+        if (!wholeDtypes.includes(part.stored.dtype)) await this.#requireFinite(part, tensor, options.signal);
       }
-      const [loadedCodes, loadedScales, loadedOffsets = null] = loaded;
-      return new QuantizedTensor(quantized.layout, loadedCodes!, loadedScales!, loadedOffsets, this.#place(name));
+      return assemble(quantized, parts, loaded, this.#place(name));
     } catch (error) {
-      for (const tensor of loaded) tensor.dispose();
+      for (const tensor of loaded.values()) tensor.dispose();
       throw error;
     }
   }
@@ -137,6 +135,33 @@ export class Checkpoint {
   #place(name: string): string {
     return `${this.reader.entries.get(name)?.file ?? this.directory}, tensor ${quoted(name)}`;
   }
+}
+
+/** Element types whose every value is a number. */
+const wholeDtypes: readonly SafetensorsDtype[] = ['U8', 'I8'];
+
+function assemble(
+  { layout, subBranch }: QuantizedEntry,
+  parts: Parts,
+  loaded: ReadonlyMap<Part, Tensor>,
+  where: string,
+): QuantizedTensor {
+  const tensorOf = (part: Part | null | undefined) => (part ? loaded.get(part)! : null);
+  const [codes, scales, offsets] = [parts.codes, parts.scales, parts.offsets].map(tensorOf);
+  if (!subBranch || !parts.subBranch) return new QuantizedTensor(layout, codes!, scales!, offsets!, { where });
+  const shaped = (part: Part, shape: readonly number[]) => {
+    const flat = tensorOf(part)!;
+    const tensor = flat.reshape(shape);
+    flat.dispose();
+    return tensor;
+  };
+  const pair = {
+    a: shaped(parts.subBranch.a, [subBranch.rank, layout.cols]),
+    b: shaped(parts.subBranch.b, [layout.rows, subBranch.rank]),
+    aScales: tensorOf(parts.subBranch.aScales),
+    bScales: tensorOf(parts.subBranch.bScales),
+  };
+  return new QuantizedTensor(layout, codes!, scales!, offsets!, { subBranch: pair, where });
 }
 
 /**

@@ -16,10 +16,28 @@ export interface Parts {
   /** Called `.alphas` where the kind is planes. */
   readonly scales: Part;
   readonly offsets: Part | null;
+  readonly subBranch: SubBranchParts | null;
+}
+
+/** A low-rank pair, with scales where its elements are i8. */
+export interface SubBranchParts {
+  readonly a: Part;
+  readonly b: Part;
+  readonly aScales: Part | null;
+  readonly bScales: Part | null;
 }
 
 /** Every name that a part of any matrix may have, behind the stem of `….weight`. */
-export const partSuffixes = ['.codes', '.scales', '.alphas', '.offsets'] as const;
+export const partSuffixes = [
+  '.codes',
+  '.scales',
+  '.alphas',
+  '.offsets',
+  '.sub_a',
+  '.sub_b',
+  '.sub_a_scales',
+  '.sub_b_scales',
+] as const;
 
 export const stemOf = (name: string): string => name.slice(0, -'.weight'.length);
 
@@ -27,18 +45,36 @@ export const stemOf = (name: string): string => name.slice(0, -'.weight'.length)
  * The tensors that a quantized matrix is stored as. The size of each is a multiple of 64 bytes, so that parts behind each
  * other are all aligned without gaps, which the container forbids.
  */
-export function partsOf(name: string, { layout, scaleDtype, offsetDtype }: QuantizedEntry): Parts {
+export function partsOf(name: string, { layout, scaleDtype, offsetDtype, subBranch }: QuantizedEntry): Parts {
   const stem = stemOf(name);
   const offsets = offsetsElements(layout);
   return {
     codes: part(`${stem}.codes`, 'u8', codesBytes(layout)),
     scales: part(`${stem}.${layout.kind === 'planes' ? 'alphas' : 'scales'}`, scaleDtype, scalesElements(layout)),
     offsets: offsets === 0 ? null : part(`${stem}.offsets`, offsetDtype ?? 'u8', offsets),
+    subBranch: subBranch ? subBranchParts(stem, layout, subBranch) : null,
   };
 }
 
-export const listOf = ({ codes, scales, offsets }: Parts): Part[] =>
-  offsets ? [codes, scales, offsets] : [codes, scales];
+function subBranchParts(
+  stem: string,
+  { rows, cols }: QuantizedEntry['layout'],
+  { rank, dtype }: NonNullable<QuantizedEntry['subBranch']>,
+): SubBranchParts {
+  const scaled = dtype === 'i8';
+  return {
+    a: part(`${stem}.sub_a`, dtype, rank * cols),
+    b: part(`${stem}.sub_b`, dtype, rows * rank),
+    aScales: scaled ? part(`${stem}.sub_a_scales`, 'f32', rank) : null,
+    bScales: scaled ? part(`${stem}.sub_b_scales`, 'f32', rows) : null,
+  };
+}
+
+/** In the order in which they are stored. */
+export function listOf({ codes, scales, offsets, subBranch }: Parts): Part[] {
+  const { a = null, b = null, aScales = null, bScales = null } = subBranch ?? {};
+  return [codes, scales, offsets, a, b, aScales, bScales].filter((part) => part !== null);
+}
 
 function part(name: string, dtype: keyof typeof dtypeBytes, elements: number): Part {
   const step = dataAlignment / dtypeBytes[dtype];

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { lutraError } from '../../errors.js';
-import { checkLayout, type Dtype, type QuantizedLayout } from '../../tensor/index.js';
+import { checkLayout, checkRank, type Dtype, type QuantizedLayout } from '../../tensor/index.js';
 import type { SafetensorsDtype } from '../safetensors/index.js';
 import { type JsonObject, type JsonValue, quoted } from '../strict-json.js';
 
@@ -14,6 +14,8 @@ export interface QuantizedEntry {
   readonly scaleDtype: Dtype;
   /** Element type of real offsets, else null. */
   readonly offsetDtype: Dtype | null;
+  /** Rank and element type of a sub-branch; absent where there is none. */
+  readonly subBranch?: { readonly rank: number; readonly dtype: Dtype } | undefined;
 }
 
 /** What `quantization_config` of a lutra checkpoint says. */
@@ -34,6 +36,8 @@ export interface QuantizationConfig {
 /** Weight kinds that the format keeps names for and that no version stores yet. */
 const reservedKinds = ['codebook', 'sparseOutliers', 'inputScale', 'groupWidths', 'permutedColumns'];
 const storedReal = { F16: 'f16', BF16: 'bf16', F32: 'f32' } as const satisfies Partial<Record<SafetensorsDtype, Dtype>>;
+const storedPair = { F16: 'f16', BF16: 'bf16', I8: 'i8' } as const satisfies Partial<Record<SafetensorsDtype, Dtype>>;
+const pairNames: Partial<Record<Dtype, keyof typeof storedPair>> = { f16: 'F16', bf16: 'BF16', i8: 'I8' };
 const realNames: Partial<Record<Dtype, keyof typeof storedReal>> = { f16: 'F16', bf16: 'BF16', f32: 'F32' };
 
 const realDtype = z.enum(['F16', 'BF16', 'F32']);
@@ -46,6 +50,7 @@ const entrySchema = z.strictObject({
   offsets: z.enum(['none', 'zeroCode', 'real']),
   scale_dtype: realDtype,
   offset_dtype: realDtype.optional(),
+  sub_branch: z.strictObject({ rank: count, dtype: z.enum(['F16', 'BF16', 'I8']) }).optional(),
 });
 const schema = z.strictObject({
   quant_method: z.literal('lutra'),
@@ -95,16 +100,17 @@ export function quantizationConfigJson(config: QuantizationConfig): JsonObject {
   };
 }
 
-function entryJson({ layout, scaleDtype, offsetDtype }: QuantizedEntry): JsonObject {
+function entryJson({ layout, scaleDtype, offsetDtype, subBranch }: QuantizedEntry): JsonObject {
   const { kind, rows, cols, bits, groupSize, offsets } = layout;
   const json: JsonObject = { kind, shape: [rows, cols], bits, group_size: groupSize, offsets };
   json.scale_dtype = realNames[scaleDtype]!;
   if (offsetDtype) json.offset_dtype = realNames[offsetDtype]!;
+  if (subBranch) json.sub_branch = { rank: subBranch.rank, dtype: pairNames[subBranch.dtype]! };
   return json;
 }
 
 function parseEntry(entry: z.infer<typeof entrySchema>, name: string, where: string): QuantizedEntry {
-  const { kind, shape, bits, group_size, offsets, scale_dtype, offset_dtype } = entry;
+  const { kind, shape, bits, group_size, offsets, scale_dtype, offset_dtype, sub_branch } = entry;
   const place = `${where}: quantization_config.tensors[${quoted(name)}]`;
   if (!name.endsWith('.weight'))
     throw lutraError('LUTRA_E_HEADER', { message: 'a quantized tensor is named ….weight', where: place });
@@ -115,7 +121,10 @@ function parseEntry(entry: z.infer<typeof entrySchema>, name: string, where: str
     });
   const layout: QuantizedLayout = { rows: shape[0], cols: shape[1], bits, groupSize: group_size, kind, offsets };
   checkLayout(layout, place);
-  return { layout, scaleDtype: storedReal[scale_dtype], offsetDtype: offset_dtype ? storedReal[offset_dtype] : null };
+  const stored = { scaleDtype: storedReal[scale_dtype], offsetDtype: offset_dtype ? storedReal[offset_dtype] : null };
+  if (!sub_branch) return { layout, ...stored };
+  checkRank(sub_branch.rank, layout.rows, layout.cols, `${place}.sub_branch.rank`);
+  return { layout, ...stored, subBranch: { rank: sub_branch.rank, dtype: storedPair[sub_branch.dtype] } };
 }
 
 /** Another method and a newer version are told apart from a broken file before the fields are looked at. */

@@ -1,7 +1,7 @@
 import { open, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
-import type { QuantizedTensor } from '../../tensor/index.js';
+import { type Dtype, type QuantizedTensor, rankOf } from '../../tensor/index.js';
 import { containedFile, openFile, readFully, writeFully } from '../open-file.js';
 import { SafetensorsWriter } from '../safetensors/index.js';
 import { quoted } from '../strict-json.js';
@@ -56,7 +56,7 @@ export class CheckpointWriter {
   async put(name: string, tensor: QuantizedTensor, options: Abortable = {}): Promise<void> {
     const entry = this.plan.quantized.get(name);
     if (!entry) throw lutraError('LUTRA_E_NOT_FOUND', { message: 'no such matrix was planned', where: quoted(name) });
-    const [found, expected] = [tensor.layout, entry.layout].map(describe);
+    const [found, expected] = [describeTensor(tensor), describe(entry.layout, entry.subBranch)];
     if (found !== expected)
       throw lutraError('LUTRA_E_SHAPE', {
         message: 'another layout was planned',
@@ -64,11 +64,15 @@ export class CheckpointWriter {
         found,
         expected,
       });
-    const { codes, scales, offsets } = partsOf(name, entry);
+    const { codes, scales, offsets, subBranch } = partsOf(name, entry);
     const padded = { ...options, zeroTail: true };
     await this.weights.write(codes.stored.name, tensor.codes, padded);
     await this.weights.write(scales.stored.name, tensor.scales, padded);
     if (offsets && tensor.offsets) await this.weights.write(offsets.stored.name, tensor.offsets, padded);
+    for (const key of ['a', 'b', 'aScales', 'bScales'] as const) {
+      const [part, stored] = [subBranch?.[key], tensor.subBranch?.[key]];
+      if (part && stored) await this.weights.write(part.stored.name, stored, padded);
+    }
   }
 
   /**
@@ -102,8 +106,14 @@ export class CheckpointWriter {
   }
 }
 
-const describe = ({ kind, rows, cols, bits, groupSize, offsets }: QuantizedTensor['layout']): string =>
-  `${kind} [${rows}, ${cols}], ${bits} bits, group ${groupSize}, offsets ${offsets}`;
+const describe = (
+  { kind, rows, cols, bits, groupSize, offsets }: QuantizedTensor['layout'],
+  subBranch?: { rank: number; dtype: Dtype },
+): string =>
+  `${kind} [${rows}, ${cols}], ${bits} bits, group ${groupSize}, offsets ${offsets}${subBranch ? `, sub-branch of rank ${subBranch.rank} in ${subBranch.dtype}` : ''}`;
+
+const describeTensor = ({ layout, subBranch }: QuantizedTensor): string =>
+  describe(layout, subBranch ? { rank: rankOf(subBranch), dtype: subBranch.a.dtype } : undefined);
 
 async function bytesNeeded({ source, files, safetensors }: CheckpointPlan): Promise<number> {
   let bytes = reserveBytes;

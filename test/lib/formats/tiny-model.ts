@@ -7,6 +7,7 @@ import {
   offsetsElements,
   type QuantizedLayout,
   QuantizedTensor,
+  type SubBranch,
   scalesElements,
   Tensor,
 } from '../../../lib/tensor/index.js';
@@ -58,19 +59,42 @@ export function writeModel(
   return directory;
 }
 
-export function entryOf(layout: Partial<QuantizedLayout> = {}, scaleDtype: Dtype = 'f16'): QuantizedEntry {
+export function entryOf(
+  layout: Partial<QuantizedLayout> = {},
+  scaleDtype: Dtype = 'f16',
+  subBranch?: QuantizedEntry['subBranch'],
+): QuantizedEntry {
   const full = { rows: 81, cols: 70, bits: 3, groupSize: 32, kind: 'uniform', offsets: 'zeroCode', ...layout } as const;
-  return { layout: full, scaleDtype, offsetDtype: full.offsets === 'real' ? scaleDtype : null };
+  const entry = { layout: full, scaleDtype, offsetDtype: full.offsets === 'real' ? scaleDtype : null };
+  return subBranch ? { ...entry, subBranch } : entry;
 }
 
 /** A packed matrix of seeded codes and finite scales and offsets. */
-export function seededMatrix({ layout, scaleDtype, offsetDtype }: QuantizedEntry, seed: number): QuantizedTensor {
+export function seededMatrix(entry: QuantizedEntry, seed: number): QuantizedTensor {
+  const { layout, scaleDtype, offsetDtype } = entry;
+  const subBranch = seededPair(entry, seed + 3);
   const codes = Tensor.copyOf(seededBytes(codesBytes(layout), seed));
   const scales = finite(scaleDtype, scalesElements(layout), seed + 1);
   const count = offsetsElements(layout);
-  if (count === 0) return new QuantizedTensor(layout, codes, scales, null);
+  if (count === 0) return new QuantizedTensor(layout, codes, scales, null, { subBranch });
   const offsets = offsetDtype ? finite(offsetDtype, count, seed + 2) : Tensor.copyOf(seededBytes(count, seed + 2));
-  return new QuantizedTensor(layout, codes, scales, offsets);
+  return new QuantizedTensor(layout, codes, scales, offsets, { subBranch });
+}
+
+function seededPair({ layout, subBranch }: QuantizedEntry, seed: number): SubBranch | null {
+  if (!subBranch) return null;
+  const { rank, dtype } = subBranch;
+  const matrix = (rows: number, cols: number, at: number) => {
+    if (dtype !== 'i8') return finite(dtype, rows * cols, at).reshape([rows, cols]);
+    return Tensor.copyOf(Int8Array.from(seededBytes(rows * cols, at)), [rows, cols]);
+  };
+  const scales = (rows: number, at: number) => (dtype === 'i8' ? finite('f32', rows, at) : null);
+  return {
+    a: matrix(rank, layout.cols, seed),
+    b: matrix(layout.rows, rank, seed + 1),
+    aScales: scales(rank, seed + 2),
+    bScales: scales(layout.rows, seed + 3),
+  };
 }
 
 function finite(dtype: Dtype, count: number, seed: number): Tensor {
@@ -94,6 +118,13 @@ export const contentOf = (q: QuantizedTensor) => ({
   scales: bytesOf(q.scales),
   offsets: bytesOf(q.offsets),
   dtypes: [q.scales.dtype, q.offsets?.dtype],
+  subBranch: q.subBranch && {
+    shape: [q.subBranch.a.dtype, ...q.subBranch.a.shape, ...q.subBranch.b.shape],
+    a: bytesOf(q.subBranch.a),
+    b: bytesOf(q.subBranch.b),
+    aScales: bytesOf(q.subBranch.aScales),
+    bScales: bytesOf(q.subBranch.bScales),
+  },
 });
 export const recipe = {
   transforms: [],

@@ -3,19 +3,26 @@ import { addon, dtypeIds, modeIds, opIds, taskIds } from '../../../lib/native/in
 
 /** What no caller of the library does: the addon itself must answer it with an error, never with memory. */
 describe('the addon, misused', () => {
-  const { Tensor, Packed, Program, Cancel } = addon();
+  const { Tensor, Packed, Prepared, Program, Cancel } = addon();
   const f32 = (...shape: number[]) => new Tensor(dtypeIds.f32, shape);
   const option = expect.objectContaining({ code: 'LUTRA_E_OPTION' });
   const disposed = expect.objectContaining({ code: 'LUTRA_E_DISPOSED' });
 
   function packed(bits = 4, kind = 0, offsets = 0) {
     const codes = new Tensor(dtypeIds.u8, [4 * 16 * 2 * 4]);
-    return new Packed(codes, new Tensor(dtypeIds.f16, [16]), null, [16, 64, bits, 64, kind, offsets]);
+    return new Packed(codes, new Tensor(dtypeIds.f16, [16]), null, [16, 64, bits, 64, kind, offsets], null);
   }
 
   it('refuses methods of one class on objects of another, and has no accessors, whose receiver nobody checks', () => {
-    const objects = { Tensor: f32(4), Program: new Program(), Cancel: new Cancel(), Packed: packed() };
-    const classes = { Tensor, Program, Cancel, Packed } as unknown as Record<string, { prototype: object }>;
+    const prepared = new Prepared([packed()], f32(1, 64), 0, false, 0);
+    const objects = {
+      Tensor: f32(4),
+      Program: new Program(),
+      Cancel: new Cancel(),
+      Packed: packed(),
+      Prepared: prepared,
+    };
+    const classes = { Tensor, Program, Cancel, Packed, Prepared } as unknown as Record<string, { prototype: object }>;
     for (const [name, { prototype }] of Object.entries(classes))
       for (const [key, { value, get }] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
         if (key === 'constructor') continue;
@@ -65,6 +72,19 @@ describe('the addon, misused', () => {
     const program = new Program();
     program.add(opIds.lutGemm, [f32(2, 64), f32(2, 16)], [packed()], [modeIds.fast, 0]);
     program.run(0, 0);
+  });
+
+  it('holds when prepared activations are misused', () => {
+    const prepared = new Prepared([packed(), packed()], f32(2, 64), 0, false, 0);
+    expect(() => prepared.multiply(2, f32(2, 16), 0)).toThrow(option);
+    expect(() => prepared.multiply(0, f32(3, 16), 0)).toThrow(expect.objectContaining({ code: 'LUTRA_E_SHAPE' }));
+    expect(() => prepared.update(f32(2, 65), 0)).toThrow(expect.objectContaining({ code: 'LUTRA_E_SHAPE' }));
+    expect(() => prepared.multiply(0, f32(2, 16), 0)).toThrow(option);
+    expect(() => new Prepared([], f32(2, 64), 0, false, 0)).toThrow(option);
+    expect(() => new Prepared([packed(), f32(2)] as never, f32(2, 64), 0, false, 0)).toThrow(option);
+    prepared.dispose();
+    expect(() => prepared.multiply(0, f32(2, 16), 0)).toThrow(disposed);
+    expect(() => prepared.update(f32(2, 64), 0)).toThrow(disposed);
   });
 
   it('holds when numbers that become addresses change under a running job', async () => {

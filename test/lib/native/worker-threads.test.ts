@@ -15,7 +15,7 @@ const longCalls: Record<string, string> = {
     program.runAsync(0, 0, null).catch(() => {});`,
   lutGemmAsync: `
     const [m, k] = [4096, 4096];
-    const packed = new addon.Packed(new addon.Tensor(4, [m * k / 32 * 16]), new addon.Tensor(1, [m]), null, [m, k, 4, k, 0, 0]);
+    const packed = new addon.Packed(new addon.Tensor(4, [m * k / 32 * 16]), new addon.Tensor(1, [m]), null, [m, k, 4, k, 0, 0], null);
     const x = new addon.Tensor(0, [512, k]), y = new addon.Tensor(0, [512, m]);
     for (let i = 0; i < 20; i++) addon.lutGemmAsync(packed, x, y, 0, false, 0, null).catch(() => {});`,
   reverseCholesky: `

@@ -61,10 +61,14 @@ for (const offsets of ['none', 'real'] as const)
   for (const bits of [2, 3, 4])
     layouts.push([`planes W${bits}g32 ${offsets}`, entryOf({ bits, kind: 'planes', offsets })]);
 
+for (const dtype of ['f16', 'bf16', 'i8'] as const)
+  for (const rank of [1, 7, 64])
+    layouts.push([`W3g32 with rank ${rank} in ${dtype}`, entryOf({}, 'f16', { rank, dtype })]);
+
 describe('a quantized matrix comes back bit by bit', () => {
   test.each(layouts)('%s', async (_name, entry) => {
     await using source = await readCheckpoint(writeModel(fresh()));
-    const second = entryOf({ ...entry.layout, rows: 130 }, entry.scaleDtype);
+    const second = entryOf({ ...entry.layout, rows: 130 }, entry.scaleDtype, entry.subBranch);
     const quantized = new Map([
       [qProj, entry],
       [upProj, second],
