@@ -66,18 +66,22 @@ BcqOptions options_of(int bits, int64_t group_size, bool centred, int rounds, Bc
 LUTRA_TEST(quantize, bcq_error_never_rises_over_rounds) {
   for (const int bits : {1, 2, 3, 4})
     for (const bool centred : {false, true})
-      for (const BcqStart start : {BcqStart::kGreedy, BcqStart::kGrid, BcqStart::kBest}) {
-        std::vector<double> before;
-        for (const int rounds : {0, 1, 2, 3, 5, 15, 60}) {
-          Planes p(4, 77, options_of(bits, 32, centred, rounds, start), static_cast<uint64_t>(bits));
-          CHECK(p.fit().ok());
-          std::vector<double> now;
-          for (int64_t r = 0; r < p.rows; ++r)
-            for (int64_t g = 0; g < p.groups; ++g) now.push_back(p.error(r, g));
-          for (size_t i = 0; i < before.size(); ++i) CHECK_LE(now[i], before[i] * (1 + 1e-12));
-          before = now;
+      for (const BcqStart start : {BcqStart::kGreedy, BcqStart::kGrid, BcqStart::kBest})
+        for (const Dtype storage :
+             {Dtype::kF16, Dtype::kBF16}) {  // bf16 rounds so coarsely that a round may lose by it
+          std::vector<double> before;
+          for (const int rounds : {0, 1, 2, 3, 5, 15, 60}) {
+            BcqOptions options = options_of(bits, 32, centred, rounds, start);
+            options.storage = storage;
+            Planes p(9, 77, options, static_cast<uint64_t>(bits));
+            CHECK(p.fit().ok());
+            std::vector<double> now;
+            for (int64_t r = 0; r < p.rows; ++r)
+              for (int64_t g = 0; g < p.groups; ++g) now.push_back(p.error(r, g));
+            for (size_t i = 0; i < before.size(); ++i) CHECK_LE(now[i], before[i] * (1 + 1e-12));
+            before = now;
+          }
         }
-      }
 }
 
 // Where least squares and nearest codes agree, no step is left: the fit is its own least-squares solution up to
@@ -234,6 +238,35 @@ LUTRA_TEST(quantize, bcq_refit_lowers_the_error_until_it_is_least) {
             CHECK_LE(std::fabs(sum), 3e-3 * std::sqrt(weight * before / static_cast<double>(p.rows)));
         }
     }
+}
+
+// With the bits of a plane inverted, least squares wants its alpha negative: the bits are turned back, and the planes
+// end where they would have ended.
+LUTRA_TEST(quantize, bcq_refit_flips_planes_whose_alpha_turns_negative) {
+  for (const bool centred : {false, true}) {
+    Problem q(1, 90, GridOptions{4, -1, false, false, Dtype::kF16}, 8);
+    double ends[2];
+    for (const int inverted : {0, 1}) {
+      Planes p(9, 90, options_of(2, 32, centred, 15), 8);
+      CHECK(p.fit().ok());
+      for (size_t i = 0; i < p.codes.count(); ++i) p.codes[i] = static_cast<uint8_t>(p.codes[i] ^ (inverted ? 2 : 0));
+      CHECK(p.level().ok());
+      double before = metric(p, q);
+      Lanes lanes(2);
+      for (int sweep = 0; sweep < 40; ++sweep) {
+        CHECK(bcq_refit(lanes.context, {32, centred, 0.0, Dtype::kF16}, p.w.view, q.hessian.view, p.codes.view,
+                        p.alphas.view, p.offsets.view)
+                  .ok());
+        CHECK(p.level().ok());
+        const double now = metric(p, q);
+        CHECK_LE(now, before * (1 + 1e-6));
+        before = now;
+      }
+      for (size_t i = 0; i < p.alphas.count(); ++i) CHECK(p.alphas[i] >= 0);
+      ends[inverted] = before;
+    }
+    CHECK_LE(std::fabs(ends[1] - ends[0]), 0.01 * ends[0]);
+  }
 }
 
 LUTRA_TEST(quantize, bcq_refuses) {
