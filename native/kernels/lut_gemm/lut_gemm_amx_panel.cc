@@ -222,6 +222,20 @@ constexpr LutPanelKernels kFast = {
     lut_gemm_avx512vbmi_expand,
     multiply<1>,
 };
+constexpr LutPanelKernels kFastPlanes = {
+    "u8 tiles of rounded values",
+    kIntegerCols,
+    kIntegerPanelBytes,
+    kIntegerRoundings,
+    kIntegerBlock,
+    127.0f,
+    kIntegerPlanesOff,
+    0.0,
+    prepared_bytes<1>,
+    lut_gemm_avx512vbmi_prepare_fast,
+    lut_gemm_avx512vbmi_expand_planes,
+    multiply<1>,
+};
 constexpr LutPanelKernels kAccurate = {
     "u8 tiles, two digits of x",
     kIntegerCols,
@@ -243,8 +257,10 @@ const LutPanelKernels* lut_gemm_amx_panels(LutMode mode, int bits, bool planes, 
   const LutPanelKernels* vnni = lut_gemm_avx512vbmi_panels(mode, bits, planes, group_size, tokens);
   // A span of whole chunks that is not one of whole steps of 64 columns: only a group that ends with the row may.
   const bool whole = group_size % 64 == 0 || group_size % kLutChunk != 0;
-  if (mode == kLutExact || planes || !whole || group_size == 16 || tokens < 4) return vnni;
-  return mode == kLutFast ? &kFast : &kAccurate;
+  const bool integers = mode == kLutFast || (mode == kLutAccurate && !planes);
+  if (!integers || !whole || group_size == 16 || tokens < (mode == kLutFast ? 5 : 4)) return vnni;
+  if (mode == kLutAccurate) return &kAccurate;
+  return planes ? &kFastPlanes : &kFast;
 }
 
 }  // namespace lutra

@@ -97,48 +97,78 @@ LUTRA_INLINE __m512i odd_pairs(__m512i low, __m512i high) {
   return select(0x55555555u, _mm512_srli_epi32(low, 1), high);
 }
 
-// Fields of B bits, one a nibble, to bytes: columns p and p + 4 of each byte's eight.
+// What becomes of a code, a field of B bits in every byte from bit `Shift` on: itself.
 template <int B>
-LUTRA_INLINE void store_nibbles(__m512i nibbles, int p, uint8_t* out) {
-  const __m512i mask = _mm512_set1_epi8((1 << B) - 1);
-  _mm512_store_si512(out + p * 256, _mm512_and_si512(nibbles, mask));
-  _mm512_store_si512(out + (p + 4) * 256, _mm512_and_si512(_mm512_srli_epi32(nibbles, 4), mask));
+struct Codes {
+  template <int Shift>
+  inline __attribute__((always_inline)) __m512i operator()(__m512i fields) const {
+    return _mm512_and_si512(_mm512_srli_epi32(fields, Shift), _mm512_set1_epi8((1 << B) - 1));
+  }
+};
+
+// The value that a row's planes give a code, rounded to 1 / 255 of their range. The table holds u8 [code][16 rows].
+template <int B>
+struct PlaneValues {
+  __m512i table[1 << (B - 2)];
+
+  template <int Shift>
+  inline __attribute__((always_inline)) __m512i operator()(__m512i fields) const {
+    const __m512i rows =
+        _mm512_set_epi32(0x0f0f0f0f, 0x0e0e0e0e, 0x0d0d0d0d, 0x0c0c0c0c, 0x0b0b0b0b, 0x0a0a0a0a, 0x09090909, 0x08080808,
+                         0x07070707, 0x06060606, 0x05050505, 0x04040404, 0x03030303, 0x02020202, 0x01010101, 0);
+    const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << B) - 1) << 4));
+    const __m512i moved = Shift < 4 ? _mm512_slli_epi32(fields, Shift < 4 ? 4 - Shift : 0)
+                                    : _mm512_srli_epi32(fields, Shift < 4 ? 0 : Shift - 4);
+    const __m512i index = _mm512_ternarylogic_epi32(moved, mask, rows, 0xea);  // (moved & mask) | rows
+    if (B == 2) return _mm512_permutexvar_epi8(index, table[0]);
+    const __m512i low = _mm512_permutex2var_epi8(table[0], index, table[1 % (1 << (B - 2))]);
+    if (B == 3) return low;
+    const __m512i high = _mm512_permutex2var_epi8(table[2 % (1 << (B - 2))], index, table[3 % (1 << (B - 2))]);
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
+  }
+};
+
+// Fields of B bits, one a nibble: columns p and p + 4 of each byte's eight.
+template <class Map>
+LUTRA_INLINE void store_nibbles(const Map& map, __m512i nibbles, int p, uint8_t* out) {
+  _mm512_store_si512(out + p * 256, map.template operator()<0>(nibbles));
+  _mm512_store_si512(out + (p + 4) * 256, map.template operator()<4>(nibbles));
 }
 
 // The codes of 16 rows of a chunk; `out` is the first of their bytes.
-template <int B>
-LUTRA_INLINE void expand_chunk(const uint32_t* codes, int64_t stride, uint8_t* out) {
+template <int B, class Map>
+LUTRA_INLINE void expand_chunk(const Map& map, const uint32_t* codes, int64_t stride, uint8_t* out) {
   const __m512i plane0 = _mm512_loadu_si512(codes);
   const __m512i plane1 = _mm512_loadu_si512(codes + stride);
   const __m512i even = even_pairs(plane0, plane1);
   const __m512i odd = odd_pairs(plane0, plane1);
   if (B == 2) {
-    const __m512i mask = _mm512_set1_epi8(3);
-    LUTRA_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      _mm512_store_si512(out + 2 * i * 256, _mm512_and_si512(_mm512_srli_epi32(even, 2 * i), mask));
-      _mm512_store_si512(out + (2 * i + 1) * 256, _mm512_and_si512(_mm512_srli_epi32(odd, 2 * i), mask));
-    }
+    store_nibbles(map, even, 0, out);
+    store_nibbles(map, odd, 1, out);
+    _mm512_store_si512(out + 2 * 256, map.template operator()<2>(even));
+    _mm512_store_si512(out + 3 * 256, map.template operator()<2>(odd));
+    _mm512_store_si512(out + 6 * 256, map.template operator()<6>(even));
+    _mm512_store_si512(out + 7 * 256, map.template operator()<6>(odd));
     return;
   }
   const __m512i plane2 = _mm512_loadu_si512(codes + 2 * stride);
   if (B == 3) {
     // Bit 2 of a nibble is plane 2's; bit 3 is left over from the pairs.
     constexpr uint32_t kThird = 0x44444444u;
-    store_nibbles<B>(select(kThird, _mm512_slli_epi32(plane2, 2), even), 0, out);
-    store_nibbles<B>(select(kThird, _mm512_slli_epi32(plane2, 1), odd), 1, out);
-    store_nibbles<B>(select(kThird, plane2, _mm512_srli_epi32(even, 2)), 2, out);
-    store_nibbles<B>(select(kThird, _mm512_srli_epi32(plane2, 1), _mm512_srli_epi32(odd, 2)), 3, out);
+    store_nibbles(map, select(kThird, _mm512_slli_epi32(plane2, 2), even), 0, out);
+    store_nibbles(map, select(kThird, _mm512_slli_epi32(plane2, 1), odd), 1, out);
+    store_nibbles(map, select(kThird, plane2, _mm512_srli_epi32(even, 2)), 2, out);
+    store_nibbles(map, select(kThird, _mm512_srli_epi32(plane2, 1), _mm512_srli_epi32(odd, 2)), 3, out);
     return;
   }
   const __m512i plane3 = _mm512_loadu_si512(codes + 3 * stride);
   const __m512i even_high = even_pairs(plane2, plane3);
   const __m512i odd_high = odd_pairs(plane2, plane3);
   constexpr uint32_t kLow = 0x33333333u;
-  store_nibbles<B>(select(kLow, even, _mm512_slli_epi32(even_high, 2)), 0, out);
-  store_nibbles<B>(select(kLow, odd, _mm512_slli_epi32(odd_high, 2)), 1, out);
-  store_nibbles<B>(select(kLow, _mm512_srli_epi32(even, 2), even_high), 2, out);
-  store_nibbles<B>(select(kLow, _mm512_srli_epi32(odd, 2), odd_high), 3, out);
+  store_nibbles(map, select(kLow, even, _mm512_slli_epi32(even_high, 2)), 0, out);
+  store_nibbles(map, select(kLow, odd, _mm512_slli_epi32(odd_high, 2)), 1, out);
+  store_nibbles(map, select(kLow, _mm512_srli_epi32(even, 2), even_high), 2, out);
+  store_nibbles(map, select(kLow, _mm512_srli_epi32(odd, 2), odd_high), 3, out);
 }
 
 template <int B>
@@ -147,7 +177,60 @@ void expand_codes(const LutTile& tile, int64_t first, int64_t last, uint8_t* pan
     const uint32_t* codes = tile.codes + k / kLutChunk * B * tile.stored_rows;
     uint8_t* out = panel + (k - first) / kLutChunk * kIntegerChunkBytes;
     for (int64_t row = 0; row < tile.stored_rows; row += 16)
-      expand_chunk<B>(codes + row, tile.stored_rows, out + row * 4);
+      expand_chunk<B>(Codes<B>{}, codes + row, tile.stored_rows, out + row * 4);
+  }
+}
+
+// The values of 16 rows of a group, all one where their range is under kLutSmallest, and in `fold` what one unit of
+// them is worth and the offset of their least.
+template <int B>
+PlaneValues<B> plane_values(const LutTile& tile, int64_t group, int64_t row, float* fold) {
+  __m512 alphas[B];
+  __m512 least = _mm512_setzero_ps();
+  __m512 range = _mm512_setzero_ps();
+  __m512 sum = _mm512_setzero_ps();
+  LUTRA_UNROLL
+  for (int b = 0; b < B; ++b) {
+    alphas[b] = lut_load(tile.scales, (group * B + b) * tile.stored_rows + row, tile.scale_type);
+    least = _mm512_add_ps(least, _mm512_min_ps(alphas[b], _mm512_setzero_ps()));
+    range = _mm512_add_ps(range, _mm512_abs_ps(alphas[b]));
+    sum = _mm512_add_ps(sum, alphas[b]);
+  }
+  const __mmask16 usable = _mm512_cmp_ps_mask(range, _mm512_set1_ps(kLutSmallest), _CMP_GE_OQ);
+  const __m512 inverse = _mm512_maskz_div_ps(usable, _mm512_set1_ps(255.0f), range);
+  alignas(64) uint8_t bytes[16 << B];
+  for (int code = 0; code < 1 << B; ++code) {
+    __m512 value = _mm512_sub_ps(_mm512_setzero_ps(), least);
+    LUTRA_UNROLL
+    for (int b = 0; b < B; ++b)
+      if (code >> b & 1) value = _mm512_add_ps(value, alphas[b]);
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(value, inverse));
+    _mm_store_si128(reinterpret_cast<__m128i*>(bytes + 16 * code),
+                    _mm512_cvtusepi32_epi8(_mm512_max_epi32(rounded, _mm512_setzero_si512())));
+  }
+  __m512 offset = _mm512_mul_ps(sum, _mm512_set1_ps(-0.5f));
+  if (tile.offset == LutOffset::kReal)
+    offset = lut_load(tile.offsets, group * tile.stored_rows + row, tile.offset_type);
+  _mm512_store_ps(fold, _mm512_mul_ps(range, _mm512_set1_ps(1.0f / 255.0f)));
+  _mm512_store_ps(fold + kLutTileRows, _mm512_add_ps(offset, least));
+  PlaneValues<B> values;
+  LUTRA_UNROLL
+  for (int i = 0; i < 1 << (B - 2); ++i) values.table[i] = _mm512_load_si512(bytes + 64 * i);
+  return values;
+}
+
+template <int B>
+void expand_planes(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel) {
+  float* folds = reinterpret_cast<float*>(panel + kIntegerFoldAt);
+  for (int64_t k = first; k < last; folds += kIntegerFoldFloats) {
+    const int64_t end = lut_group_end(k, last, tile.group_size);
+    for (int64_t row = 0; row < tile.stored_rows; row += 16) {
+      const PlaneValues<B> values = plane_values<B>(tile, k / tile.group_size, row, folds + row);
+      for (int64_t at = k; at < end; at += kLutChunk)
+        expand_chunk<B>(values, tile.codes + at / kLutChunk * B * tile.stored_rows + row, tile.stored_rows,
+                        panel + (at - first) / kLutChunk * kIntegerChunkBytes + row * 4);
+    }
+    k = end;
   }
 }
 
@@ -172,6 +255,12 @@ void lut_gemm_avx512vbmi_expand(const LutTile& tile, int64_t first, int64_t last
   float* folds = reinterpret_cast<float*>(panel + kIntegerFoldAt);
   for (int64_t group = first / tile.group_size; group * tile.group_size < last; ++group, folds += kIntegerFoldFloats)
     for (int64_t row = 0; row < tile.stored_rows; row += 16) expand_fold(tile, group, row, folds + row);
+}
+
+void lut_gemm_avx512vbmi_expand_planes(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel) {
+  if (tile.bits == 2) expand_planes<2>(tile, first, last, panel);
+  if (tile.bits == 3) expand_planes<3>(tile, first, last, panel);
+  if (tile.bits == 4) expand_planes<4>(tile, first, last, panel);
 }
 
 void lut_gemm_avx512vbmi_prepare_fast(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last,

@@ -143,6 +143,20 @@ constexpr LutPanelKernels kFast = {
     lut_gemm_avx512vbmi_expand,
     multiply<1>,
 };
+constexpr LutPanelKernels kFastPlanes = {
+    "u8 panels of rounded values",
+    kIntegerCols,
+    kIntegerPanelBytes,
+    kIntegerRoundings,
+    kIntegerBlock,
+    127.0f,
+    kIntegerPlanesOff,
+    0.0,
+    prepared_bytes<1>,
+    lut_gemm_avx512vbmi_prepare_fast,
+    lut_gemm_avx512vbmi_expand_planes,
+    multiply<1>,
+};
 constexpr LutPanelKernels kAccurate = {
     "u8 panels, two digits of x",
     kIntegerCols,
@@ -160,11 +174,16 @@ constexpr LutPanelKernels kAccurate = {
 
 }  // namespace
 
-const LutPanelKernels* lut_gemm_avx512vbmi_panels(LutMode mode, int, bool planes, int64_t group_size, int64_t tokens) {
+const LutPanelKernels* lut_gemm_avx512vbmi_panels(LutMode mode, int bits, bool planes, int64_t group_size,
+                                                  int64_t tokens) {
   // Spans of these panels are whole chunks, their codes integers.
-  if (mode == kLutExact || planes || group_size == 16) return tokens > kLutTableTokens ? &kLutPanelsAvx512 : nullptr;
-  if (tokens < 2) return nullptr;
-  return mode == kLutFast ? &kFast : &kAccurate;
+  const bool integers = mode == kLutFast || (mode == kLutAccurate && !planes);
+  if (!integers || group_size == 16) return tokens > kLutTableTokens ? &kLutPanelsAvx512 : nullptr;
+  // Looked up for two tokens sooner than unpacked: two bits, and planes, whose values cost a table of their own.
+  const bool quick = mode == kLutFast && (bits == 2 || planes);
+  if (tokens < (quick ? 3 : 2)) return nullptr;
+  if (mode == kLutAccurate) return &kAccurate;
+  return planes ? &kFastPlanes : &kFast;
 }
 
 }  // namespace lutra

@@ -10,6 +10,9 @@
 // among 128 is hardly larger than one among 64. A span is again the part of a block that lies in one group. Sums are
 // those of the rounded activations, so an error common to all columns cancels against the offset.
 //
+// Planes have no integer codes: fast mode rounds what a row's planes give a code to 1 / 255 of their range, and a
+// group's scale and offset are those of these values.
+//
 // Bounds: products of u8 and s8 are added in int32, which wraps. A span has at most 128 columns and codes are at most
 // 255: |sum of one digit| <= 128 * 255 * 128 < 2^22, and of both 128 * 255 * 32639 < 2^30.
 #pragma once
@@ -33,11 +36,15 @@ constexpr int64_t integer_token_bytes(int digits) { return digits * kIntegerCols
 // and a join for each span of the panel.
 constexpr int64_t kIntegerRoundings = 3 + 2 + 2 + 2 * kIntegerChunks;
 
+// Half of 1 / 255, as a share of the range of a row's planes, and what computing the value in fp32 may add.
+constexpr double kIntegerPlanesOff = 0.5 / 255 + 0x1p-20;
+
 static inline int64_t integer_span_end(int64_t k, int64_t group_end) {
   return lut_min(group_end, (k / kIntegerBlock + 1) * kIntegerBlock);
 }
 
 void lut_gemm_avx512vbmi_expand(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel);
+void lut_gemm_avx512vbmi_expand_planes(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel);
 void lut_gemm_avx512vbmi_prepare_fast(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last,
                                       int64_t group_size, uint8_t* prepared);
 void lut_gemm_avx512vbmi_prepare_accurate(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last,
