@@ -23,6 +23,8 @@ namespace {
 
 // How long an idle lane watches for the next region before it sleeps.
 constexpr std::chrono::microseconds kSpin{50};
+// What a region must still take its caller before it wakes sleeping lanes: they come some 50 us after a system call.
+constexpr std::chrono::microseconds kWorthWaking{100};
 
 // Set while this thread works on a part: a region started there runs inline.
 thread_local bool inside_region = false;
@@ -87,6 +89,26 @@ struct ThreadPool::Shared {
       const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
       if (part >= parts) break;
       function(context, part);
+    }
+    inside_region = false;
+  }
+
+  // The caller's share. Lanes that sleep are woken once the parts that are left, at the pace of those done, would take
+  // the caller longer than kWorthWaking.
+  void lead() {
+    using Clock = std::chrono::steady_clock;
+    bool sleeping = asleep.load() > 0;
+    const Clock::time_point start = sleeping ? Clock::now() : Clock::time_point();
+    inside_region = true;
+    for (int64_t done = 1;; ++done) {
+      if (cancel && cancel->cancelled()) break;
+      const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
+      if (part >= parts) break;
+      function(context, part);
+      if (sleeping && (Clock::now() - start) * (parts - part - 1) > kWorthWaking * done) {
+        wake.notify_all();
+        sleeping = false;
+      }
     }
     inside_region = false;
   }
@@ -187,8 +209,7 @@ bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* can
     std::lock_guard lock(s.mutex);
     s.generation.fetch_add(1);
   }
-  if (s.asleep.load() > 0) s.wake.notify_all();
-  s.work();
+  s.lead();
   // Nobody may start a part after this: the body lives on the caller's stack.
   s.seats.store(0);
   while (s.inside.load() != 0) relax();

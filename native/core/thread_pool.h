@@ -2,8 +2,8 @@
 //
 // A parallel region is a number of parts and a function that computes one part. Which lane computes which part
 // is not fixed, so a part must not depend on its lane, and results are the same for every number of lanes.
-// The calling thread is always one of the lanes. Regions of different callers run one after the other; a region
-// started inside a part runs inline on that lane.
+// The calling thread is always one of the lanes; where the others sleep and the region is short, the only one. Regions
+// of different callers run one after the other; a region started inside a part runs inline on that lane.
 #pragma once
 
 #include <cstddef>

@@ -13,6 +13,8 @@ constexpr int64_t kLine = AlignedBuffer::kAlignment;
 // One parallel region stays near this many multiply-adds, so that a cancel is seen within milliseconds.
 constexpr int64_t kRegionProducts = int64_t{1} << 28;
 constexpr int64_t kPartsPerLane = 8;
+// Handing a part to another lane costs as much as some ten thousand of them.
+constexpr int64_t kPartProducts = int64_t{1} << 16;
 
 int64_t batch_of(const LutPanelKernels* panels, int64_t tokens) {
   return std::min(panels ? kPanelTokens : kLutTableTokens, tokens);
@@ -98,7 +100,8 @@ bool LutActivations::multiply(Context& context, const uint8_t* memory, size_t fi
   const int64_t region = context.lanes() * std::max<int64_t>(1, kRegionProducts / tile_products);
   for (int64_t begin = 0; begin < tiles; begin += region) {
     const int64_t count = std::min(region, tiles - begin);
-    const int64_t per_part = round_up(std::max<int64_t>(1, count / (context.lanes() * kPartsPerLane)), together);
+    const int64_t least = std::max<int64_t>(1, kPartProducts / tile_products);
+    const int64_t per_part = round_up(std::max(least, count / (context.lanes() * kPartsPerLane)), together);
     const bool done = context.parallel(ceil_div(count, per_part), [&](int64_t part) {
       const LaneScratch::Slot slot(lanes);
       const int64_t from = begin + part * per_part;

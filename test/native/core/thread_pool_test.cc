@@ -5,6 +5,7 @@
 #endif
 
 #include <atomic>
+#include <chrono>
 #include <numeric>
 #include <thread>
 
@@ -74,6 +75,31 @@ LUTRA_TEST(core, cancel_leaves_parts_out) {
     if (++done == 10) token.cancel();
   }));
   CHECK(done.load() < 1000);
+}
+
+// Parts of a region that other lanes than the caller's computed, after these had the time to fall asleep.
+static int parts_of_others(ThreadPool& pool, int64_t parts, std::chrono::microseconds each) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::atomic<int> others{0};
+  const std::thread::id caller = std::this_thread::get_id();
+  CHECK(pool.run(parts, 0, nullptr, [&](int64_t) {
+    if (std::this_thread::get_id() != caller) others++;
+    if (each.count() > 0) std::this_thread::sleep_for(each);
+  }));
+  return others.load();
+}
+
+// Machines stall: what is asked is whether it ever, and whether it never happens.
+LUTRA_TEST(core, only_long_regions_wake_lanes) {
+  ThreadPool pool(2);
+  bool alone = false;
+  bool helped = false;
+  for (int i = 0; i < 50 && !(alone && helped); ++i) {
+    alone = alone || parts_of_others(pool, 8, std::chrono::microseconds(0)) == 0;
+    helped = helped || parts_of_others(pool, 8, std::chrono::microseconds(1000)) > 0;
+  }
+  CHECK(alone);
+  CHECK(helped);
 }
 
 LUTRA_TEST(core, lanes_wake_after_sleep) {

@@ -26,9 +26,12 @@ LutCase case_of(int64_t rows, int64_t cols, int64_t tokens, int64_t rank, Dtype 
 }  // namespace
 
 LUTRA_TEST(sub_branch, every_rank_and_token_count_matches_the_formula) {
+  size_t turn = 0;
   for (Dtype type : kTypes)
-    for (int64_t rank : {1, 7, 8, 16, 33, 64, 128})
-      for (int64_t tokens : {1, 2, 4, 5, 9, 17, 33, 129}) {
+    for (int64_t rank : {1, 7, 8, 16, 33, 64, 128}) {
+      // Every rank with tables, with panels, and with one count that goes round.
+      const int64_t counts[] = {2, 4, 5, 17, 33, 129};
+      for (int64_t tokens : {int64_t{1}, int64_t{9}, counts[turn++ % 6]}) {
         if (quick() && (rank + tokens) % 3 != 0) continue;
         LutCase problem = case_of(rank == 128 ? 130 : 145, 172, tokens, rank, type);
         problem.layout.bits = 2 + static_cast<int>((rank + tokens) % 3);
@@ -39,6 +42,7 @@ LUTRA_TEST(sub_branch, every_rank_and_token_count_matches_the_formula) {
             if (!wrong.empty()) fail(__FILE__, __LINE__, wrong);
           }
       }
+    }
 }
 
 LUTRA_TEST(sub_branch, small_matrices_and_long_rows_match_the_formula) {
