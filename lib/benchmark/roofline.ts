@@ -6,7 +6,7 @@ import { attributes, lineSvg, type Marker, markerSvg, textSvg } from './svg.js';
 /** Highest rate of fp32 multiply-adds, in 1e9 a second, by number of threads. */
 export type Peaks = Readonly<Record<number, number>>;
 
-const panel = { width: 430, height: 400, gap: 64, top: 92 };
+const panel = { width: 430, height: 400, gap: 64, top: 112 };
 const legend = { height: 84, column: 150 };
 const colours: Readonly<Record<string, string>> = {
   W2: '#0072b2',
@@ -73,9 +73,9 @@ export function rooflineSvg(machine: MachineCard, rows: readonly BenchRow[], pea
     const x = new Axis(rows.map(intensityOf), left, left + panel.width);
     const y = new Axis(rates, bottom, panel.top);
     const own = rows.filter((row) => row.threads === count);
-    return [gridSvg(x, y, count), roofSvg(x, y, own, peaks[count]), ...own.map((row) => pointSvg(x, y, row))].join(
-      '\n',
-    );
+    const bandwidth = median(own.map((row) => row.readGigabytesPerSecond));
+    const caption = captionOf(count, bandwidth, peaks[count]);
+    return [gridSvg(x, y, caption), roofSvg(x, y, bandwidth, peaks[count]), ...own.map((row) => pointSvg(x, y, row))];
   });
   const size = { xmlns: 'http://www.w3.org/2000/svg', viewBox: `0 0 ${width} ${height}`, width, height };
   return [
@@ -83,13 +83,17 @@ export function rooflineSvg(machine: MachineCard, rows: readonly BenchRow[], pea
     `<rect${attributes({ width, height, fill: 'white' })}/>`,
     textSvg(panel.gap, 30, 'Products with low-bit weights, and what the machine gives', { 'font-size': 16 }),
     textSvg(panel.gap, 50, `${machine.processor}, ${machine.isa}, ${machine.date}`, { fill: '#555' }),
-    ...panels,
+    ...panels.flat(),
     legendSvg(rows, bottom + 64),
     '</svg>\n',
   ].join('\n');
 }
 
-function gridSvg(x: Axis, y: Axis, threads: number): string {
+const captionOf = (threads: number, bandwidth: number, peak: number | undefined): string =>
+  `${threads} thread${threads === 1 ? '' : 's'}, memory reads ${bandwidth.toFixed(1)} GB/s` +
+  (peak === undefined ? '' : `, fp32 peak ${peak.toFixed(0)}e9 a second`);
+
+function gridSvg(x: Axis, y: Axis, caption: string): string {
   const line = { stroke: '#e4e4e4' };
   const [middle, label] = [{ 'text-anchor': 'middle' }, { 'text-anchor': 'end' }];
   return [
@@ -100,32 +104,19 @@ function gridSvg(x: Axis, y: Axis, threads: number): string {
     lineSvg([x.begin, y.begin], [x.end, y.begin], { stroke: '#333' }),
     lineSvg([x.begin, y.begin], [x.begin, y.end], { stroke: '#333' }),
     textSvg((x.begin + x.end) / 2, y.begin + 36, 'multiplications for every packed byte', middle),
-    textSvg(x.begin, y.end - 10, `1e9 multiplications a second, ${threads} thread${threads === 1 ? '' : 's'}`, {}),
+    textSvg(x.begin, y.end - 26, caption, { fill: '#444' }),
+    textSvg(x.begin, y.end - 10, '1e9 multiplications a second', {}),
   ].join('\n');
 }
 
 /** The slope rises to the level, or to the end of the panel. */
-function roofSvg(x: Axis, y: Axis, rows: readonly BenchRow[], peak: number | undefined): string {
-  const bandwidth = median(rows.map((row) => row.readGigabytesPerSecond));
-  const top = peak ?? y.high;
-  const knee = Math.min(top / bandwidth, x.high);
+function roofSvg(x: Axis, y: Axis, bandwidth: number, peak: number | undefined): string {
+  const knee = Math.min((peak ?? y.high) / bandwidth, x.high);
   const begin = Math.max(x.low, y.low / bandwidth);
   const line = { stroke: '#444', 'stroke-width': 1.5 };
-  const turn =
-    (-180 / Math.PI) * Math.atan2(y.at(begin * bandwidth) - y.at(knee * bandwidth), x.at(knee) - x.at(begin));
-  const [labelX, labelY] = [x.at(begin) + 30, y.at(begin * bandwidth) - 36];
-  const slope = { fill: '#444', transform: `rotate(${turn.toFixed(1)} ${labelX.toFixed(1)} ${labelY.toFixed(1)})` };
-  const parts = [
-    lineSvg([x.at(begin), y.at(begin * bandwidth)], [x.at(knee), y.at(knee * bandwidth)], line),
-    textSvg(labelX, labelY, `memory reads ${bandwidth.toFixed(1)} GB/s`, slope),
-  ];
-  if (peak === undefined) return parts.join('\n');
-  const level = `fp32 peak ${peak.toFixed(0)}`;
-  return [
-    ...parts,
-    lineSvg([x.at(knee), y.at(peak)], [x.end, y.at(peak)], line),
-    textSvg(x.end, y.at(peak) - 6, level, { fill: '#444', 'text-anchor': 'end' }),
-  ].join('\n');
+  const end: [number, number] = [x.at(knee), y.at(knee * bandwidth)];
+  const slope = lineSvg([x.at(begin), y.at(begin * bandwidth)], end, line);
+  return peak === undefined ? slope : `${slope}\n${lineSvg(end, [x.end, y.at(peak)], line)}`;
 }
 
 function pointSvg(x: Axis, y: Axis, row: BenchRow): string {
