@@ -9,14 +9,20 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { linesOf, machineCard, Workbench } from '../../lib/benchmark/index.js';
+import { type BenchRow, linesOf, machineCard, rooflineSvg, Workbench } from '../../lib/benchmark/index.js';
 import { table } from '../../lib/cli/table.js';
 import { OnnxRuntime, onnxRuntimeIsInstalled } from '../peers/onnxruntime.js';
+import { peakMacs } from './dense.js';
 import { type Bound, goals } from './goals.js';
 import { type GoalResult, measureGoal } from './measure-goal.js';
 
 const { values: options } = parseArgs({
-  options: { only: { type: 'string' }, out: { type: 'string' }, list: { type: 'boolean' } },
+  options: {
+    only: { type: 'string' },
+    out: { type: 'string' },
+    plot: { type: 'string' },
+    list: { type: 'boolean' },
+  },
 });
 const chosen = goals.filter(({ name }) => new RegExp(options.only ?? '').test(name));
 
@@ -42,6 +48,11 @@ function cells({ goal, bound, ratio, met, rows }: GoalResult): string[] {
 
 const head = ['goal', 'bound', 'ratio', 'rounds', '', 'ms', 'NMSE', 'fastest other', 'its ms', 'its NMSE'];
 
+function save(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+}
+
 async function run(): Promise<void> {
   const installed = onnxRuntimeIsInstalled();
   const measurable = chosen.filter(({ against }) => against.kind !== 'ort' || installed);
@@ -62,9 +73,10 @@ async function run(): Promise<void> {
   console.log(table(head, results.map(cells)));
   const judged = results.filter(({ met }) => met !== null);
   console.log(`\n${judged.filter(({ met }) => met).length} of ${judged.length} goals met`);
-  if (options.out) {
-    mkdirSync(dirname(options.out), { recursive: true });
-    writeFileSync(options.out, linesOf(machineCard(), results));
+  if (options.out) save(options.out, linesOf(machineCard(), results));
+  if (options.plot) {
+    const rows = results.flatMap((result) => result.rows).filter((row): row is BenchRow => 'weights' in row);
+    save(options.plot, rooflineSvg(machineCard(), rows, { 1: peakMacs(1), 2: peakMacs(2) }));
   }
 }
 
