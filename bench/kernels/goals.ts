@@ -31,6 +31,7 @@ const usual: BenchCase = {
   kind: 'uniform',
   bits: 2,
   groupSize: 128,
+  rank: 0,
   mode: 'fast',
   tokens: 1,
   threads: 1,
@@ -104,6 +105,17 @@ const planesGoals = bothThreads.flatMap((threads) =>
   ].map((one) => againstOwn('bcq', { ...one, bits: 3, kind: 'planes' }, { ...one, bits: 3 }, 1.3)),
 );
 
+/** Rank 64 beside W3: no more extra time than extra bytes, and 5 %. */
+const extraBytes = (2 * 64 * (square.rows + square.cols)) / (square.rows * square.cols * (3 / 8 + 4 / 128));
+const subBranchGoals = bothThreads.flatMap((threads) =>
+  (['cold', 'hot'] as const).flatMap((caches) =>
+    (['fast', 'accurate'] as const).map((mode) => {
+      const plain: BenchCase = { ...usual, threads, caches, mode, bits: 3 };
+      return againstOwn('rank', { ...plain, rank: 64 }, plain, 1.05 + extraBytes);
+    }),
+  ),
+);
+
 const denseGoals = (['gemm', 'syrk'] as const).map(
   (op): Goal => ({
     name: `peak/${op}-2048/t2`,
@@ -127,6 +139,7 @@ export const goals: readonly Goal[] = [
   ...ortGoals,
   ...widthGoals,
   ...planesGoals,
+  ...subBranchGoals,
   ...denseGoals,
   ...costs,
 ];

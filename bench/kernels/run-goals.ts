@@ -27,7 +27,7 @@ const { values: options } = parseArgs({
 const chosen = goals.filter(({ name }) => new RegExp(options.only ?? '').test(name));
 
 const boundName = (bound: Bound | null): string =>
-  bound === null ? '' : 'atLeast' in bound ? `>= ${bound.atLeast}` : `<= ${bound.atMost}`;
+  bound === null ? '' : 'atLeast' in bound ? `>= ${bound.atLeast}` : `<= ${Number(bound.atMost.toFixed(3))}`;
 
 function cells({ goal, bound, ratio, met, rows }: GoalResult): string[] {
   const [ours, ...others] = rows;

@@ -49,7 +49,7 @@ export class OnnxRuntime implements Peer {
 
   async entries(one: BenchCase): Promise<Entry[]> {
     const entries: Entry[] = [];
-    if (one.kind === 'uniform' && one.caches !== 'idle')
+    if (one.kind === 'uniform' && one.rank === 0 && one.caches !== 'idle')
       for (const kernel of kernelsOf(one.bits)) {
         const entry = await this.entry(one, kernel);
         if (entry) entries.push(entry);

@@ -1,5 +1,5 @@
 import type { Mode } from '../ops/index.js';
-import { checkLayout, type QuantizedLayout } from '../tensor/index.js';
+import { checkLayout, checkRank, type QuantizedLayout } from '../tensor/index.js';
 import { type Shape, shapeName } from './shapes.js';
 
 /**
@@ -15,6 +15,8 @@ export interface BenchCase {
   kind: QuantizedLayout['kind'];
   bits: number;
   groupSize: number;
+  /** Of the sub-branch; 0 for none. */
+  rank: number;
   mode: Mode;
   tokens: number;
   threads: number;
@@ -28,6 +30,7 @@ export interface BenchPlan {
   kinds: readonly BenchCase['kind'][];
   bits: readonly number[];
   groupSizes: readonly number[];
+  ranks: readonly number[];
   modes: readonly Mode[];
   tokens: readonly number[];
   threads: readonly number[];
@@ -43,6 +46,7 @@ export function expand(plan: BenchPlan): BenchCase[] {
     groupSize: plan.groupSizes,
     kind: plan.kinds,
     bits: plan.bits,
+    rank: plan.ranks,
     caches: plan.caches,
     tokens: plan.tokens,
     threads: plan.threads,
@@ -60,19 +64,20 @@ function combinations<Fields extends object>(lists: { [Name in keyof Fields]: re
 }
 
 /**
- * The weights of a case as they are stored: scales and offsets in f16.
+ * The weights of a case as they are stored: scales, offsets and sub-branch in f16.
  *
- * @throws what `checkLayout` does, where lutra has no such weights
+ * @throws what `checkLayout` and `checkRank` do, where lutra has no such weights
  */
-export function layoutOf({ shape, kind, bits, groupSize }: BenchCase): QuantizedLayout {
+export function layoutOf({ shape, kind, bits, groupSize, rank }: BenchCase): QuantizedLayout {
   const layout = { ...shape, kind, bits, groupSize, offsets: 'real' } as const;
   checkLayout(layout, 'benchmark');
+  if (rank) checkRank(rank, shape.rows, shape.cols, 'benchmark');
   return layout;
 }
 
-/** W3, or BCQ3 for binary codes with an alpha for every plane. */
-export const weightsName = ({ kind, bits }: Pick<BenchCase, 'kind' | 'bits'>): string =>
-  `${kind === 'planes' ? 'BCQ' : 'W'}${bits}`;
+/** W3, or BCQ3 for binary codes with an alpha for every plane; W3r64 with a sub-branch of rank 64. */
+export const weightsName = ({ kind, bits, rank }: Pick<BenchCase, 'kind' | 'bits' | 'rank'>): string =>
+  `${kind === 'planes' ? 'BCQ' : 'W'}${bits}${rank ? `r${rank}` : ''}`;
 
 /** The mode, and whether its bits are independent of the batch. */
 export const modeName = ({ mode, batchInvariant }: Pick<BenchCase, 'mode' | 'batchInvariant'>): string =>

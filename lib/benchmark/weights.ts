@@ -4,6 +4,7 @@ import {
   offsetsElements,
   type QuantizedLayout,
   QuantizedTensor,
+  type SubBranch,
   scalesElements,
   Tensor,
 } from '../tensor/index.js';
@@ -22,8 +23,9 @@ export class Weights {
   readonly #layout: QuantizedLayout;
   readonly #rows: { row: number; weights: Float32Array }[];
 
-  constructor(layout: QuantizedLayout, cold: boolean) {
-    const first = randomMatrix(layout, new Random(layout.bits));
+  /** @param rank of the sub-branch; 0 for none */
+  constructor(layout: QuantizedLayout, rank: number, cold: boolean) {
+    const first = randomMatrix(layout, rank, new Random(layout.bits));
     const copies = cold ? Math.ceil(coldBytes / first.byteLength) : 1;
     this.#layout = layout;
     this.#rows = sampledRows(first);
@@ -71,7 +73,7 @@ function sampledRows(matrix: QuantizedTensor): { row: number; weights: Float32Ar
   return spread(rows, checkedRows).map((row) => ({ row, weights: all.read(row * cols, cols) as Float32Array }));
 }
 
-function randomMatrix(layout: QuantizedLayout, random: Random): QuantizedTensor {
+function randomMatrix(layout: QuantizedLayout, rank: number, random: Random): QuantizedTensor {
   const { rows, cols, bits } = layout;
   const planes = layout.kind === 'planes' ? bits : 1;
   const groups = layout.groupSize === -1 ? 1 : Math.ceil(cols / layout.groupSize);
@@ -97,14 +99,37 @@ function randomMatrix(layout: QuantizedLayout, random: Random): QuantizedTensor 
   program.convert(values, halfValues).packGroupValues(layout, planes, halfValues, tiledValues);
   program.convert(bias, halfBias).packGroupValues(layout, 1, halfBias, tiledBias);
   program.run();
-  return new QuantizedTensor(layout, packed, tiledValues, tiledBias);
+  const subBranch = rank ? randomSubBranch(layout, rank, random) : null;
+  return new QuantizedTensor(layout, packed, tiledValues, tiledBias, { subBranch });
+}
+
+/** A pair whose product is small against the weights. */
+function randomSubBranch({ rows, cols }: QuantizedLayout, rank: number, random: Random): SubBranch {
+  const [a, b] = [
+    [rank, cols],
+    [rows, rank],
+  ].map(([m = 0, k = 0]) => {
+    const values = random.normals(m * k).map((value) => value / 64);
+    using wide = Tensor.copyOf(values, [m, k]);
+    const half = Tensor.zeros('f16', wide.shape);
+    using program = new Program().convert(wide, half);
+    program.run();
+    return half;
+  }) as [Tensor, Tensor];
+  return { a, b, aScales: null, bScales: null };
 }
 
 /** The same numbers in memory of their own. */
 function copiesOf(matrix: QuantizedTensor, count: number): QuantizedTensor[] {
-  const parts = [matrix.codes, matrix.scales, matrix.offsets as Tensor].map((part) => ({ part, data: part.read() }));
+  const copier = (tensor: Tensor) => {
+    const data = tensor.read();
+    return () => Tensor.copyOf(data, tensor.shape, tensor.dtype);
+  };
+  const { layout, subBranch } = matrix;
+  const [codes, scales, offsets] = [copier(matrix.codes), copier(matrix.scales), copier(matrix.offsets as Tensor)];
+  const [a, b] = subBranch ? [copier(subBranch.a), copier(subBranch.b)] : [];
   return Array.from({ length: count }, () => {
-    const [codes, scales, offsets] = parts.map(({ part, data }) => Tensor.copyOf(data, part.shape, part.dtype));
-    return new QuantizedTensor(matrix.layout, codes as Tensor, scales as Tensor, offsets as Tensor);
+    const pair = a && b ? { a: a(), b: b(), aScales: null, bScales: null } : null;
+    return new QuantizedTensor(layout, codes(), scales(), offsets(), { subBranch: pair });
   });
 }

@@ -46,8 +46,8 @@ export class Workbench {
   #weightsOf(one: BenchCase): Weights {
     const layout = layoutOf(one);
     const cold = one.caches === 'cold';
-    const key = JSON.stringify([layout, cold]);
-    const weights = this.#weights.get(key) ?? new Weights(layout, cold);
+    const key = JSON.stringify([layout, one.rank, cold]);
+    const weights = this.#weights.get(key) ?? new Weights(layout, one.rank, cold);
     // The map lists the longest unused first.
     this.#weights.delete(key);
     this.#weights.set(key, weights);

@@ -32,6 +32,7 @@ export interface BenchOptions extends CommonOptions {
   kind: (typeof kinds)[number][];
   bits: number[];
   groupSize: number[];
+  rank: number[];
   mode: Mode[];
   tokens: number[];
   threads: number[];
@@ -66,6 +67,7 @@ export function withBenchOptions(command: Command): Command {
     .addOption(list('--kind', 'uniform weights, or planes (binary codes)', oneOf(kinds), 'uniform'))
     .addOption(list('--bits', 'widths of the weights', wholeNumber(1), '2,3,4'))
     .addOption(list('--group-size', 'columns a group, -1 for the row', wholeNumber(-1), '128'))
+    .addOption(list('--rank', 'ranks of a sub-branch, 0 for none', wholeNumber(0), '0'))
     .addOption(list('--mode', 'exact, accurate, fast', oneOf(modes), modes.join(',')))
     .addOption(list('--tokens', 'rows of activations', wholeNumber(1), '1'))
     .addOption(list('--threads', 'lanes at most, 0 for all', wholeNumber(0, maxThreads), '0'))
@@ -110,6 +112,7 @@ function planOf(options: BenchOptions, lanes: number): BenchPlan {
     kinds: options.kind,
     bits: options.bits,
     groupSizes: options.groupSize,
+    ranks: options.rank,
     modes: options.mode,
     tokens: options.tokens,
     threads: options.threads.map((count) => (count === 0 ? lanes : Math.min(count, lanes))),

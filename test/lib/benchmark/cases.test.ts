@@ -9,6 +9,7 @@ const plan: BenchPlan = {
   kinds: ['uniform', 'planes'],
   bits: [2, 3],
   groupSizes: [32],
+  ranks: [0, 4],
   modes: ['exact', 'fast'],
   tokens: [1, 8],
   threads: [1],
@@ -34,14 +35,16 @@ describe('cases', () => {
   const cases = expand(plan);
 
   it('are all combinations of a plan, each once', () => {
-    expect(cases).toHaveLength(2 * 2 * 2 * 2 * 2 * 2);
+    expect(cases).toHaveLength(2 ** 7);
     expect(new Set(cases.map(caseName)).size).toBe(cases.length);
     expect(caseName(cases[0]!)).toBe('64x96/W2/exact/hot/n1/t1');
-    expect(caseName({ ...cases.at(-1)!, batchInvariant: true })).toBe('32x32/BCQ3/fast-invariant/cold/n8/t1');
+    expect(caseName({ ...cases.at(-1)!, batchInvariant: true })).toBe('32x32/BCQ3r4/fast-invariant/cold/n8/t1');
   });
 
   it('with the same weights follow each other', () => {
-    const weights = cases.map(({ shape, kind, bits, caches }) => [shapeName(shape), kind, bits, caches].join());
+    const weights = cases.map(({ shape, kind, bits, rank, caches }) =>
+      [shapeName(shape), kind, bits, rank, caches].join(),
+    );
     const runs = weights.filter((name, i) => name !== weights[i - 1]);
     expect(runs).toHaveLength(new Set(weights).size);
   });

@@ -14,6 +14,7 @@ const one: BenchCase = {
   kind: 'uniform',
   bits: 2,
   groupSize: 128,
+  rank: 0,
   mode: 'fast',
   tokens: 4,
   threads: 2,
