@@ -4,7 +4,8 @@
 // Rows are taken 16 at a time, the step in which tiles store them. A mode supplies
 //   Policy::kChunkBytes              bytes of `entries` of a 32-column chunk
 //   Policy::span<B, P, First, Last>(span, sums)
-//                                    sums[b] = the centred sums of 16 rows over the span, in units of x, of bytes First
+//                                    sums[b] += the centred sums of 16 rows over the span, in units of x, of bytes
+//                                    First
 //                                    .. Last - 1 of each code word, 8 columns each
 #pragma once
 
@@ -17,10 +18,11 @@
 
 namespace lutra {
 
-// One token, and panels in fp32: for every level.
+// For every level: one token, panels in fp32, and which of the two.
 void lut_gemm_neon_build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64_t first, int64_t last,
                          const LutTables& tables);
 void lut_gemm_neon_multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate);
+const LutPanelKernels* lut_gemm_neon_panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens);
 const char* lut_gemm_neon_describe(LutMode mode, int bits, bool planes);
 extern const LutPanelKernels kLutPanelsNeon;
 
@@ -30,6 +32,25 @@ LUTRA_INLINE float32x4_t lut_load(const void* values, int64_t i, LutFloat type) 
   const uint16x4_t raw = vld1_u16(static_cast<const uint16_t*>(values) + i);
   if (type == LutFloat::kF16) return vcvt_f32_f16(vreinterpret_f16_u16(raw));
   return vreinterpretq_f32_u32(vshll_n_u16(raw, 16));
+}
+
+// The same for 4 * Quads values: the type is looked at once.
+template <int Quads>
+LUTRA_INLINE void lut_load_rows(const void* values, int64_t i, LutFloat type, float32x4_t* out) {
+  switch (type) {
+    case LutFloat::kF32:
+      LUTRA_UNROLL
+      for (int v = 0; v < Quads; ++v) out[v] = lut_load(values, i + 4 * v, LutFloat::kF32);
+      break;
+    case LutFloat::kF16:
+      LUTRA_UNROLL
+      for (int v = 0; v < Quads; ++v) out[v] = lut_load(values, i + 4 * v, LutFloat::kF16);
+      break;
+    case LutFloat::kBF16:
+      LUTRA_UNROLL
+      for (int v = 0; v < Quads; ++v) out[v] = lut_load(values, i + 4 * v, LutFloat::kBF16);
+      break;
+  }
 }
 
 LUTRA_INLINE float32x4_t lut_load_codes(const void* values, int64_t i) {
@@ -55,34 +76,44 @@ static inline void lut_store_rows(float* y, float32x4_t sums, int64_t count, boo
   for (int64_t r = 0; r < count; ++r) y[r] = accumulate ? y[r] + values[r] : values[r];
 }
 
-// f + sum_b alpha_b * t_b + c * sum for 4 rows from `row` on, c as lut_gemm.h defines it; t[b] is register v of plane
-// b.
+// f += sum_b alpha_b * t_b + c * sum for 16 rows from `row` on, c as lut_gemm.h defines it.
 template <int B, bool P>
-LUTRA_INLINE float32x4_t lut_fold(const LutTile& tile, int64_t group, int64_t row, const LutRows* t, int v, float sum,
-                                  float32x4_t f) {
+LUTRA_INLINE void lut_fold(const LutTile& tile, int64_t group, int64_t row, const LutRows* t, float sum, LutRows& f) {
   const int64_t at = group * tile.stored_rows + row;
-  const float32x4_t half = vdupq_n_f32(P ? 0.5f : 0.5f * ((1 << B) - 1));
-  float32x4_t alphas = vdupq_n_f32(0.0f);
+  const float half = P ? 0.5f : 0.5f * ((1 << B) - 1);
+  LutRows total = f;
+  LutRows alphas;
   LUTRA_UNROLL
   for (int b = 0; b < (P ? B : 1); ++b) {
-    const int64_t line = P ? (group * B + b) * tile.stored_rows + row : at;
-    const float32x4_t alpha = lut_load(tile.scales, line, tile.scale_type);
-    f = vfmaq_f32(f, alpha, t[b].v[v]);
-    alphas = P ? vaddq_f32(alphas, alpha) : alpha;
+    LutRows alpha;
+    lut_load_rows<4>(tile.scales, P ? (group * B + b) * tile.stored_rows + row : at, tile.scale_type, alpha.v);
+    LUTRA_UNROLL
+    for (int v = 0; v < 4; ++v) {
+      total.v[v] = vfmaq_f32(total.v[v], alpha.v[v], t[b].v[v]);
+      alphas.v[v] = b == 0 ? alpha.v[v] : vaddq_f32(alphas.v[v], alpha.v[v]);
+    }
   }
-  float32x4_t c = vdupq_n_f32(0.0f);
+  LutRows c = {};
   switch (tile.offset) {
     case LutOffset::kNone:
-      if (!P) c = vmulq_n_f32(alphas, -0.5f);
+      LUTRA_UNROLL
+      for (int v = 0; v < 4; ++v) c.v[v] = vmulq_n_f32(alphas.v[v], P ? 0.0f : -0.5f);
       break;
     case LutOffset::kZeroCode:
-      c = vmulq_f32(alphas, vsubq_f32(half, lut_load_codes(tile.offsets, at)));
+      LUTRA_UNROLL
+      for (int v = 0; v < 4; ++v) {
+        const float32x4_t zero = lut_load_codes(tile.offsets, at + 4 * v);
+        c.v[v] = vmulq_f32(alphas.v[v], vsubq_f32(vdupq_n_f32(half), zero));
+      }
       break;
     case LutOffset::kReal:
-      c = vfmaq_f32(lut_load(tile.offsets, at, tile.offset_type), alphas, half);
+      lut_load_rows<4>(tile.offsets, at, tile.offset_type, c.v);
+      LUTRA_UNROLL
+      for (int v = 0; v < 4; ++v) c.v[v] = vfmaq_n_f32(c.v[v], alphas.v[v], half);
       break;
   }
-  return vfmaq_n_f32(f, c, sum);
+  LUTRA_UNROLL
+  for (int v = 0; v < 4; ++v) f.v[v] = vfmaq_n_f32(total.v[v], c.v[v], sum);
 }
 
 struct LutSpan {
@@ -102,36 +133,27 @@ static void lut_add_group(const LutTile& tile, const LutTables& tables, int64_t 
                           LutRows* f) {
   constexpr int kSums = P ? B : 1;
   const int sets = static_cast<int>(tile.stored_rows / 16);
-  LutRows t[kLutRowSets][kSums];
+  LutRows t[kLutRowSets][kSums] = {};
   float sum = 0.0f;
-  for (bool first = true; k < end; first = false) {
+  while (k < end) {
     const int64_t span_end = lut_span_end(k, end);
     const int64_t chunk = k / kLutChunk;
     LutSpan span = {tile.codes + chunk * B * tile.stored_rows, tile.stored_rows,
                     tables.entries + chunk * Policy::kChunkBytes, (span_end + kLutChunk - 1) / kLutChunk - chunk,
                     tables.steps[k / kLutBlock]};
     for (int s = 0; s < sets; ++s, span.codes += 16) {
-      LutRows sums[kSums];
       if (tile.group_size != 16) {
-        Policy::template span<B, P, 0, 4>(span, sums);
+        Policy::template span<B, P, 0, 4>(span, t[s]);
       } else if (k % kLutChunk == 0) {
-        Policy::template span<B, P, 0, 2>(span, sums);
+        Policy::template span<B, P, 0, 2>(span, t[s]);
       } else {
-        Policy::template span<B, P, 2, 4>(span, sums);
-      }
-      LUTRA_UNROLL
-      for (int b = 0; b < kSums; ++b) {
-        LUTRA_UNROLL
-        for (int v = 0; v < 4; ++v) t[s][b].v[v] = first ? sums[b].v[v] : vaddq_f32(t[s][b].v[v], sums[b].v[v]);
+        Policy::template span<B, P, 2, 4>(span, t[s]);
       }
     }
     sum += tables.sums[k / 16];
     k = span_end;
   }
-  for (int s = 0; s < sets; ++s) {
-    LUTRA_UNROLL
-    for (int v = 0; v < 4; ++v) f[s].v[v] = lut_fold<B, P>(tile, group, 16 * s + 4 * v, t[s], v, sum, f[s].v[v]);
-  }
+  for (int s = 0; s < sets; ++s) lut_fold<B, P>(tile, group, 16 * s, t[s], sum, f[s]);
 }
 
 template <class Policy, int B, bool P>

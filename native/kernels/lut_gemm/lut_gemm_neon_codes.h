@@ -1,8 +1,8 @@
-// Integer panels for many tokens: from a tile's bit planes to bytes of codes. Included by lut_gemm_neon_integer.h,
-// which says how a panel lies.
+// Panels for many tokens: from a tile's bit planes to codes, and to the bytes of integer panels, whose layout
+// lut_gemm_neon_integer.h gives.
 //
-// A code word's byte j holds columns 8 j .. 8 j + 7, so shifts and masks make registers of columns p, 8 + p, 16 + p, 24
-// + p of 4 rows; the halves of two neighbouring p make 4 columns of each run of 16.
+// A code word's byte j holds columns 8 j .. 8 j + 7, so shifts and masks make registers of columns p, p + 8, p + 16 and
+// p + 24 of 4 rows; the halves of two neighbouring p make 4 columns of each run of 16.
 #pragma once
 
 #include "kernels/lut_gemm/lut_gemm_neon.h"
@@ -17,7 +17,7 @@ constexpr int64_t kLutRun = 16;
 constexpr int64_t kLutRuns = kLutIntegerCols / kLutRun;
 constexpr int64_t kLutBlocks = kLutIntegerCols / kLutBlock;
 constexpr int64_t kLutRunBytes = kLutRun * kLutTileRows;
-constexpr int64_t kLutLayerBytes = kLutRuns * kLutRunBytes;
+constexpr int64_t kLutIntegerBytes = kLutRuns * kLutRunBytes;
 
 LUTRA_INLINE uint32x4_t lut_select(uint32_t mask, uint32x4_t yes, uint32x4_t no) {
   return vbslq_u32(vdupq_n_u32(mask), yes, no);
@@ -45,6 +45,13 @@ struct LutFields {
       nibble[odd + 2] = lut_select(0x33333333u, vshrq_n_u32(pair[odd], 2), upper[odd]);
     }
   }
+  // Codes of column c, one in each lane.
+  inline __attribute__((always_inline)) uint32x4_t column(int c) const {
+    const uint32x4_t fields = B == 2 ? pair[c & 1] : nibble[c & 3];
+    const int32x4_t down = vdupq_n_s32(-(B == 2 ? c & ~1 : c & ~3));
+    return vandq_u32(vshlq_u32(fields, down), vdupq_n_u32(B == 2 ? 3 : 15));
+  }
+  // Codes of columns 8 j + p in byte j.
   inline __attribute__((always_inline)) uint8x16_t step(int p) const {
     const uint32x4_t fields = B == 2 ? pair[p & 1] : nibble[p & 3];
     const int32x4_t down = vdupq_n_s32(-(B == 2 ? p & 6 : p & 4));
@@ -52,16 +59,9 @@ struct LutFields {
   }
 };
 
-struct LutBits {
-  uint32x4_t words;
-  inline __attribute__((always_inline)) uint8x16_t step(int p) const {
-    return vandq_u8(vreinterpretq_u8_u32(vshlq_u32(words, vdupq_n_s32(-p))), vdupq_n_u8(1));
-  }
-};
-
 // Both runs of a chunk for 4 rows; a slice is a row's next 4 bytes.
-template <class Dot, class Codes>
-LUTRA_INLINE void lut_expand_chunk(const Codes& codes, int64_t row, uint8_t* run) {
+template <class Dot, int B>
+LUTRA_INLINE void lut_expand_chunk(const LutFields<B>& codes, int64_t row, uint8_t* run) {
   uint32x4_t slices[2][4];
   LUTRA_UNROLL
   for (int i = 0; i < 4; ++i) {
@@ -74,36 +74,31 @@ LUTRA_INLINE void lut_expand_chunk(const Codes& codes, int64_t row, uint8_t* run
   Dot::store_codes(slices[1], row, run + kLutRunBytes);
 }
 
-template <class Dot, int B, bool P>
+template <int B>
+LUTRA_INLINE LutFields<B> lut_load_fields(const LutTile& tile, int64_t k, int64_t row) {
+  const uint32_t* codes = tile.codes + k / kLutChunk * B * tile.stored_rows + row;
+  uint32x4_t words[B];
+  LUTRA_UNROLL
+  for (int b = 0; b < B; ++b) words[b] = vld1q_u32(codes + b * tile.stored_rows);
+  return LutFields<B>(words);
+}
+
+template <class Dot, int B>
 static void lut_expand_codes(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel) {
   for (int64_t k = first; k < last; k += kLutChunk)
-    for (int64_t row = 0; row < tile.stored_rows; row += 4) {
-      const uint32_t* codes = tile.codes + k / kLutChunk * B * tile.stored_rows + row;
-      uint8_t* run = panel + (k - first) / kLutRun * kLutRunBytes;
-      uint32x4_t words[B];
-      LUTRA_UNROLL
-      for (int b = 0; b < B; ++b) words[b] = vld1q_u32(codes + b * tile.stored_rows);
-      if (P) {
-        LUTRA_UNROLL
-        for (int b = 0; b < B; ++b) lut_expand_chunk<Dot>(LutBits{words[b]}, row, run + b * kLutLayerBytes);
-      } else {
-        lut_expand_chunk<Dot>(LutFields<B>(words), row, run);
-      }
-    }
+    for (int64_t row = 0; row < tile.stored_rows; row += 4)
+      lut_expand_chunk<Dot, B>(lut_load_fields<B>(tile, k, row), row, panel + (k - first) / kLutRun * kLutRunBytes);
 }
 
 template <class Dot>
 static void lut_expand_integers(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel) {
   switch (tile.bits) {
     case 2:
-      return tile.planes ? lut_expand_codes<Dot, 2, true>(tile, first, last, panel)
-                         : lut_expand_codes<Dot, 2, false>(tile, first, last, panel);
+      return lut_expand_codes<Dot, 2>(tile, first, last, panel);
     case 3:
-      return tile.planes ? lut_expand_codes<Dot, 3, true>(tile, first, last, panel)
-                         : lut_expand_codes<Dot, 3, false>(tile, first, last, panel);
+      return lut_expand_codes<Dot, 3>(tile, first, last, panel);
     default:
-      return tile.planes ? lut_expand_codes<Dot, 4, true>(tile, first, last, panel)
-                         : lut_expand_codes<Dot, 4, false>(tile, first, last, panel);
+      return lut_expand_codes<Dot, 4>(tile, first, last, panel);
   }
 }
 

@@ -7,7 +7,8 @@
 //   Dot::store_codes, Dot::store_x               the order of bytes in panel and prepared activations
 //
 // Columns are cut into runs of 16. Within a run bytes lie in the order 0, 8, 1, 9, .., 7, 15, as code words unpack.
-//   panel     u8 [layer][run][16 columns x 64 rows]; a layer is the codes, or one plane's bits where planes have alphas
+//   panel     u8 [run][16 columns x 64 rows]: codes of uniform weights. Planes with alphas of their own would need a
+//             panel each: tables and fp32 panels take fewer instructions.
 //   prepared  s8 [token][digit][run][16] or token pairs interleaved; f32 steps [block][token]; f32 sums [run][token],
 //             at a group's first run in the panel the sum of its rounded activations. Tokens are padded with zeros.
 //
@@ -22,8 +23,8 @@ namespace lutra {
 namespace {
 
 constexpr int kLutSums = 8;  // registers
-// A product is converted, joins its group's spans, each group's layers and offset, and the sums of the panels before.
-constexpr int64_t kLutIntegerRoundings = 1 + kLutBlocks + 5 * kLutRuns + kLutRuns + 4;
+// A product is converted, joins its group's spans, the groups and their offsets, and the sums of the panels before.
+constexpr int64_t kLutIntegerRoundings = 1 + kLutBlocks + 3 * kLutRuns + 1;
 constexpr float kLutOneDigit = 127.0f;
 constexpr float kLutTwoDigits = 32639.0f;  // 256 * 127 + 127: what two digits reach on both sides
 
@@ -129,12 +130,19 @@ static void lut_prepare_integers(const float* x, int64_t x_stride, int64_t token
     lut_prepare_token<Dot, Digits>(zeros, t, first, last, group_size, prepared);
 }
 
-// What a group adds to every weight of 4 rows; `alphas` is the sum of its planes' alphas, or the scale.
-LUTRA_INLINE float32x4_t lut_offset(const LutTile& tile, int64_t group, int64_t row, float32x4_t alphas) {
+// What a group adds to every weight of 4 * Quads rows; of scales `scale`.
+template <int Quads>
+LUTRA_INLINE void lut_offsets(const LutTile& tile, int64_t group, int64_t row, const float32x4_t* scale,
+                              float32x4_t* offsets) {
   const int64_t at = group * tile.stored_rows + row;
-  if (tile.offset == LutOffset::kReal) return lut_load(tile.offsets, at, tile.offset_type);
-  if (tile.offset == LutOffset::kZeroCode) return vnegq_f32(vmulq_f32(alphas, lut_load_codes(tile.offsets, at)));
-  return vmulq_n_f32(alphas, tile.planes ? -0.5f : -static_cast<float>(1 << (tile.bits - 1)));
+  if (tile.offset == LutOffset::kReal) return lut_load_rows<Quads>(tile.offsets, at, tile.offset_type, offsets);
+  const float centre = static_cast<float>(1 << (tile.bits - 1));
+  LUTRA_UNROLL
+  for (int v = 0; v < Quads; ++v) {
+    const bool codes = tile.offset == LutOffset::kZeroCode;
+    const float32x4_t zero = codes ? lut_load_codes(tile.offsets, at + 4 * v) : vdupq_n_f32(centre);
+    offsets[v] = vnegq_f32(vmulq_f32(scale[v], zero));
+  }
 }
 
 // One block of rows and tokens times columns of one panel.
@@ -148,8 +156,8 @@ struct LutIntegerBlock {
 
   static constexpr int kQuads = Dot::kRows / 4;
 
-  // part = one layer of columns [k, end), which are of one group, in units of x.
-  inline __attribute__((always_inline)) void add_group(const uint8_t* layer, int64_t k, int64_t end,
+  // part = the products of codes in columns [k, end), which are of one group, in units of x.
+  inline __attribute__((always_inline)) void add_group(const uint8_t* panel, int64_t k, int64_t end,
                                                        float32x4_t* part) const {
     LUTRA_UNROLL
     for (int i = 0; i < kLutSums; ++i) part[i] = vdupq_n_f32(0.0f);
@@ -164,7 +172,7 @@ struct LutIntegerBlock {
           for (int i = 0; i < kLutSums; ++i) sums[i] = vshlq_n_s32(sums[i], 8);
         }
         for (int64_t run = (k - first) / kLutRun; run * kLutRun < span_end - first; ++run)
-          Dot::add_run(sums, layer + run * kLutRunBytes + row * Dot::kRowBytes,
+          Dot::add_run(sums, panel + run * kLutRunBytes + row * Dot::kRowBytes,
                        prepared.digits + token * x_stride + Dot::x_at(d, run), x_stride);
       }
       const float* steps = prepared.steps + (k - first) / kLutBlock * prepared.tokens + token;
@@ -175,30 +183,23 @@ struct LutIntegerBlock {
   }
 
   inline __attribute__((always_inline)) void multiply(const uint8_t* panel, int64_t last, float32x4_t* y) const {
-    const int layers = tile.planes ? tile.bits : 1;
     for (int64_t k = first; k < last;) {
       const int64_t group = k / tile.group_size;
       const int64_t end = lut_min(last, lut_group_end(k, tile.cols, tile.group_size));
-      float32x4_t alphas[kQuads] = {};
-      for (int b = 0; b < layers; ++b) {
-        float32x4_t part[kLutSums];
-        add_group(panel + b * kLutLayerBytes, k, end, part);
-        LUTRA_UNROLL
-        for (int v = 0; v < kQuads; ++v) {
-          const int64_t at = (group * layers + b) * tile.stored_rows + row + 4 * v;
-          const float32x4_t alpha = lut_load(tile.scales, at, tile.scale_type);
-          alphas[v] = vaddq_f32(alphas[v], alpha);
-          LUTRA_UNROLL
-          for (int t = 0; t < Dot::kTokens; ++t)
-            y[t * kQuads + v] = vfmaq_f32(y[t * kQuads + v], alpha, Dot::rows(part, t, v));
-        }
-      }
       const float* sums = prepared.sums + (k - first) / kLutRun * prepared.tokens + token;
+      float32x4_t part[kLutSums];
+      float32x4_t scale[kQuads];
+      float32x4_t offsets[kQuads];
+      add_group(panel, k, end, part);
+      lut_load_rows<kQuads>(tile.scales, group * tile.stored_rows + row, tile.scale_type, scale);
+      lut_offsets<kQuads>(tile, group, row, scale, offsets);
       LUTRA_UNROLL
       for (int v = 0; v < kQuads; ++v) {
-        const float32x4_t offset = lut_offset(tile, group, row + 4 * v, alphas[v]);
         LUTRA_UNROLL
-        for (int t = 0; t < Dot::kTokens; ++t) y[t * kQuads + v] = vfmaq_n_f32(y[t * kQuads + v], offset, sums[t]);
+        for (int t = 0; t < Dot::kTokens; ++t) {
+          float32x4_t& sum = y[t * kQuads + v];
+          sum = vfmaq_n_f32(vfmaq_f32(sum, scale[v], Dot::rows(part, t, v)), offsets[v], sums[t]);
+        }
       }
       k = end;
     }
@@ -227,7 +228,7 @@ template <class Dot, int Digits>
 constexpr LutPanelKernels lut_integer_panels() {
   return {Digits == 1 ? "s8 panels" : "s8 panels, two digits of x",
           kLutIntegerCols,
-          4 * kLutLayerBytes,
+          kLutIntegerBytes,
           kLutIntegerRoundings,
           kLutBlock,
           Digits == 1 ? kLutOneDigit : kLutTwoDigits,

@@ -1,15 +1,15 @@
 // Many tokens: weights expanded to an fp32 panel [column][64 rows], and the panel times the tokens by FMLA.
-#include "kernels/lut_gemm/lut_gemm_neon.h"
+#include "kernels/lut_gemm/lut_gemm_neon_codes.h"
 
 namespace lutra {
 
 namespace {
 
-// Weights of 4 rows, up to 16 columns of one group. Uniform: (code - z) * s + offset, where code - z is exact, so one
+// Weights of 4 rows, 16 columns of one group. Uniform: (code - z) * s + offset, where code - z is exact, so one
 // rounding for a zero code and for none; planes: the offset plus each alpha whose bit is set.
 struct Expander {
   float32x4_t start;    // what the sum of set bits starts from: -z, or the offset of planes
-  float32x4_t unit[4];  // what a plane's bit adds: 2^b, or its alpha
+  float32x4_t unit[4];  // planes only: the alphas
   float32x4_t scale;    // uniform only, applied at the end
   float32x4_t offset;
 
@@ -27,7 +27,6 @@ struct Expander {
       e.scale = vdupq_n_f32(0.0f);
       return e;
     }
-    for (int b = 0; b < tile.bits; ++b) e.unit[b] = vdupq_n_f32(static_cast<float>(1 << b));
     e.scale = lut_load(tile.scales, at, tile.scale_type);
     e.start = vdupq_n_f32(0.0f);
     if (tile.offset == LutOffset::kNone) e.start = vdupq_n_f32(-static_cast<float>(1 << (tile.bits - 1)));
@@ -36,20 +35,22 @@ struct Expander {
   }
 };
 
+// The low 16 bits of the words. Columns past the last one get weights too: nobody reads them.
 template <int B, bool P>
-void expand_columns(const Expander& e, const uint32_t* codes, int64_t stride, int bit, int count, float* panel) {
-  uint32x4_t words[B];
-  LUTRA_UNROLL
-  for (int b = 0; b < B; ++b) words[b] = vld1q_u32(codes + b * stride);
-  for (int i = 0; i < count; ++i) {
-    const uint32x4_t mask = vdupq_n_u32(1u << (bit + i));
+void expand_columns(const Expander& e, const uint32x4_t* words, float* panel) {
+  const LutFields<B> codes(words);
+  _Pragma("GCC unroll 16") for (int i = 0; i < 16; ++i) {
     float32x4_t w = e.start;
-    LUTRA_UNROLL
-    for (int b = 0; b < B; ++b) {
-      const uint32x4_t unit = vandq_u32(vtstq_u32(words[b], mask), vreinterpretq_u32_f32(e.unit[b]));
-      w = vaddq_f32(w, vreinterpretq_f32_u32(unit));
+    if (P) {
+      LUTRA_UNROLL
+      for (int b = 0; b < B; ++b) {
+        const uint32x4_t set = vtstq_u32(words[b], vdupq_n_u32(1u << i));
+        w = vaddq_f32(w, vreinterpretq_f32_u32(vandq_u32(set, vreinterpretq_u32_f32(e.unit[b]))));
+      }
+    } else {
+      w = vfmaq_f32(e.offset, vaddq_f32(vcvtq_f32_u32(codes.column(i)), w), e.scale);
     }
-    vst1q_f32(panel + i * kLutTileRows, P ? w : vfmaq_f32(e.offset, w, e.scale));
+    vst1q_f32(panel + i * kLutTileRows, w);
   }
 }
 
@@ -59,9 +60,12 @@ void expand_panel(const LutTile& tile, int64_t first, int64_t last, float* panel
     for (int64_t k = first; k < last; k += 16) {
       // Groups begin at multiples of 16, so 16 columns have one group.
       const Expander e = Expander::of(tile, k / tile.group_size, row);
-      expand_columns<B, P>(e, tile.codes + k / kLutChunk * B * tile.stored_rows + row, tile.stored_rows,
-                           static_cast<int>(k % kLutChunk), static_cast<int>(lut_min(16, last - k)),
-                           panel + (k - first) * kLutTileRows + row);
+      const uint32_t* codes = tile.codes + k / kLutChunk * B * tile.stored_rows + row;
+      uint32x4_t words[B];
+      LUTRA_UNROLL
+      for (int b = 0; b < B; ++b)
+        words[b] = vshlq_u32(vld1q_u32(codes + b * tile.stored_rows), vdupq_n_s32(-static_cast<int>(k % kLutChunk)));
+      expand_columns<B, P>(e, words, panel + (k - first) * kLutTileRows + row);
     }
 }
 

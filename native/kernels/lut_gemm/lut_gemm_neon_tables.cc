@@ -91,7 +91,7 @@ struct IntegerTables {
     LUTRA_UNROLL
     for (int b = 0; b < (P ? B : 1); ++b) {
       LUTRA_UNROLL
-      for (int v = 0; v < 4; ++v) rows[b].v[v] = vmulq_n_f32(widened(sums[b], v), span.step);
+      for (int v = 0; v < 4; ++v) rows[b].v[v] = vfmaq_n_f32(rows[b].v[v], widened(sums[b], v), span.step);
     }
   }
 };
@@ -130,8 +130,6 @@ struct FloatTables {
 
   template <int B, bool P, int First, int Last>
   static inline __attribute__((always_inline)) void span(const LutSpan& span, LutRows* rows) {
-    LUTRA_UNROLL
-    for (int b = 0; b < (P ? B : 1); ++b) rows[b] = {};
     const uint32_t* codes = span.codes;
     for (int64_t chunk = 0; chunk < span.chunks; ++chunk) {
       const uint8_t* entries = span.entries + chunk * kChunkBytes;

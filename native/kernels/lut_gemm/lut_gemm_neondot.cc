@@ -58,9 +58,10 @@ struct Sdot {
 constexpr LutPanelKernels kFast = lut_integer_panels<Sdot, 1>();
 constexpr LutPanelKernels kAccurate = lut_integer_panels<Sdot, 2>();
 
-const LutPanelKernels* panels(LutMode mode, int, bool, int64_t, int64_t tokens) {
-  if (tokens <= kLutTableTokens) return nullptr;
-  return mode == kLutExact ? &kLutPanelsNeon : mode == kLutAccurate ? &kAccurate : &kFast;
+const LutPanelKernels* panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens) {
+  if (mode == kLutExact || planes || tokens <= kLutTableTokens)
+    return lut_gemm_neon_panels(mode, bits, planes, group_size, tokens);
+  return mode == kLutAccurate ? &kAccurate : &kFast;
 }
 
 }  // namespace
