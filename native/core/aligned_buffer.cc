@@ -31,7 +31,9 @@ void* AlignedBuffer::allocate(size_t bytes) {
   if (bytes > SIZE_MAX - kAlignment) return nullptr;
   if (mapped(bytes)) {
     void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return data == MAP_FAILED ? nullptr : data;
+    if (data == MAP_FAILED) return nullptr;
+    madvise(data, bytes, MADV_HUGEPAGE);
+    return data;
   }
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   return std::aligned_alloc(kAlignment, rounded ? rounded : kAlignment);
