@@ -71,7 +71,7 @@ struct Weights {
       : layout(other.layout), codes(copy(other.codes)), scales(copy(other.scales)), offsets(copy(other.offsets)) {}
 
   bool zero_codes() const { return layout.offset_kind == OffsetKind::kZeroCode; }
-  PackedView view() const { return {layout, codes.as<uint32_t>(), scales.as(), offsets.as()}; }
+  PackedView view() const { return {layout, codes.as<uint32_t>(), scales.as(), offsets.as(), {}}; }
   double bytes() const { return static_cast<double>(codes.bytes() + scales.bytes() + offsets.bytes()); }
 
   static AlignedBuffer copy(const AlignedBuffer& source) {

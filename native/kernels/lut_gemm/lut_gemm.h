@@ -56,7 +56,7 @@ struct LutTile {
 
 // What build() makes of one token's activations. `entries` is 64-byte aligned.
 //   exact                    f32 [chunk][8][16]   centred tables of columns 4h..4h+3, h = 0..7     (avx2, avx512*)
-//   accurate, avx512vbmi     s16 [chunk][4][2][16] words q: tables of column groups q and q + 4
+//   accurate, avx512vbmi     u8  [chunk][2][byte][4][16] as fast, low bytes of u16 before high ones; biased by 32768
 //   fast, avx512vbmi         u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
 //   accurate and fast, ymm   s8  [chunk][digit][8][4] dword p: columns p, p + 8, p + 16, p + 24; digit 0 weighs 1,
 //   digit

@@ -31,6 +31,8 @@ const LutPanelKernels* lut_gemm_avx512vbmi_panels(LutMode mode, int bits, bool p
 // And with the tile unit.
 const LutPanelKernels* lut_gemm_amx_panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens);
 
+constexpr int64_t kLutGroupsAhead = 8;  // whose scales and offsets are asked for; past the tile lie the next one's
+
 // 16 stored values from element i on, as fp32.
 LUTRA_INLINE __m512 lut_load(const void* values, int64_t i, LutFloat type) {
   if (type == LutFloat::kF32) return _mm512_loadu_ps(static_cast<const float*>(values) + i);
@@ -62,20 +64,40 @@ LUTRA_INLINE __m512 lut_fold(const LutTile& tile, int64_t group, int64_t row, co
       c = _mm512_fmadd_ps(alphas, _mm512_set1_ps(0.5f), lut_load(tile.offsets, at, tile.offset_type));
     return _mm512_fmadd_ps(c, total, f);
   }
-  const __m512 scale = lut_load(tile.scales, at, tile.scale_type);
+  // Before the scale: t + (half - z) * sum. One multiplication by the scale then serves both.
   const __m512 half = _mm512_set1_ps(0.5f * ((1 << B) - 1));
+  __m512 codes = t[0];
   switch (tile.offset) {
     case LutOffset::kNone:
-      c = _mm512_mul_ps(scale, _mm512_set1_ps(-0.5f));
+      codes = _mm512_fmadd_ps(_mm512_set1_ps(-0.5f), total, codes);
       break;
     case LutOffset::kZeroCode:
-      c = _mm512_mul_ps(scale, _mm512_sub_ps(half, lut_load_codes(tile.offsets, at)));
+      codes = _mm512_fmadd_ps(_mm512_sub_ps(half, lut_load_codes(tile.offsets, at)), total, codes);
       break;
     case LutOffset::kReal:
-      c = _mm512_fmadd_ps(scale, half, lut_load(tile.offsets, at, tile.offset_type));
+      codes = _mm512_fmadd_ps(half, total, codes);
+      f = _mm512_fmadd_ps(lut_load(tile.offsets, at, tile.offset_type), total, f);
       break;
   }
-  return _mm512_fmadd_ps(c, total, _mm512_fmadd_ps(scale, t[0], f));
+  return _mm512_fmadd_ps(lut_load(tile.scales, at, tile.scale_type), codes, f);
+}
+
+// Scales and offsets are short streams of their own, one line or two in every group: a miss there stops the codes too.
+template <int B, bool P, int R>
+LUTRA_INLINE void lut_prefetch_group(const LutTile& tile, int64_t group, int64_t row) {
+  const char* scales = static_cast<const char*>(tile.scales);
+  const char* offsets = static_cast<const char*>(tile.offsets);
+  const int64_t scale_bytes = tile.scale_type == LutFloat::kF32 ? 4 : 2;
+  const int64_t offset_bytes = tile.offset == LutOffset::kZeroCode ? 1 : tile.offset_type == LutFloat::kF32 ? 4 : 2;
+  constexpr int kSums = P ? B : 1;
+  LUTRA_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LUTRA_UNROLL
+    for (int b = 0; b < kSums; ++b)
+      _mm_prefetch(scales + ((group * kSums + b) * tile.stored_rows + row + 16 * r) * scale_bytes, _MM_HINT_T0);
+    if (tile.offset != LutOffset::kNone)
+      _mm_prefetch(offsets + (group * tile.stored_rows + row + 16 * r) * offset_bytes, _MM_HINT_T0);
+  }
 }
 
 struct LutSpan {
@@ -98,6 +120,7 @@ LUTRA_INLINE void lut_add_group(const LutTile& tile, const LutTables& tables, in
     LUTRA_UNROLL
     for (int b = 0; b < kSums; ++b) t[r][b] = _mm512_setzero_ps();
   }
+  lut_prefetch_group<B, P, R>(tile, group + kLutGroupsAhead, row);
   float sum = 0.0f;
   while (k < end) {
     const int64_t span_end = lut_span_end(k, end);
@@ -108,7 +131,15 @@ LUTRA_INLINE void lut_add_group(const LutTile& tile, const LutTables& tables, in
                           (span_end + kLutChunk - 1) / kLutChunk - chunk,
                           lut_span_bits(k, tile.group_size),
                           tables.steps[k / kLutBlock]};
-    Policy::template span<B, P, R>(span, t);
+    // Whole blocks with their sizes known to the compiler.
+    if (span.bits == 0xffffffffu && span.chunks == 2) {
+      LutSpan whole = span;
+      whole.bits = 0xffffffffu;
+      whole.chunks = 2;
+      Policy::template span<B, P, R>(whole, t);
+    } else {
+      Policy::template span<B, P, R>(span, t);
+    }
     sum += tables.sums[k / 16];
     k = span_end;
   }
@@ -172,18 +203,15 @@ static void lut_tile_product(const LutTile& tile, const LutTables& tables, float
   }
 }
 
-// The centred table of four columns: lane e holds sum_i (bit i of e ? +x_i : -x_i) / 2. Negation is exact, so entries
-// of opposite patterns are exact opposites.
+// The centred table of four columns: lane e holds sum_i (bit i of e ? +x_i : -x_i) / 2. Halves are exact and roundings
+// symmetric, so entries of opposite patterns are exact opposites.
 LUTRA_INLINE __m512 lut_table(const float* x) {
-  __m512 table = _mm512_setzero_ps();
-  const __mmask16 ones[4] = {0xaaaa, 0xcccc, 0xf0f0, 0xff00};
-  LUTRA_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const __m512 half = _mm512_set1_ps(0.5f * x[i]);
-    const __m512 term = _mm512_mask_sub_ps(half, static_cast<__mmask16>(~ones[i]), _mm512_setzero_ps(), half);
-    table = i == 0 ? term : _mm512_add_ps(table, term);
-  }
-  return table;
+  const __m512 plus = _mm512_set1_ps(0.5f);
+  const __m512 minus = _mm512_set1_ps(-0.5f);
+  const __m512 table = _mm512_mul_ps(_mm512_mask_blend_ps(0xaaaa, minus, plus), _mm512_set1_ps(x[0]));
+  const __m512 two = _mm512_fmadd_ps(_mm512_mask_blend_ps(0xcccc, minus, plus), _mm512_set1_ps(x[1]), table);
+  const __m512 three = _mm512_fmadd_ps(_mm512_mask_blend_ps(0xf0f0, minus, plus), _mm512_set1_ps(x[2]), two);
+  return _mm512_fmadd_ps(_mm512_mask_blend_ps(0xff00, minus, plus), _mm512_set1_ps(x[3]), three);
 }
 
 // A block's 16 tables and the sums of its runs of 16 columns.
@@ -200,8 +228,8 @@ struct LutStep {
   float inverse;
 };
 LUTRA_INLINE LutStep lut_step(const __m512* tables, float limit) {
-  __m512 largest = _mm512_setzero_ps();
-  _Pragma("GCC unroll 16") for (int q = 0; q < 16; ++q) largest = _mm512_max_ps(largest, _mm512_abs_ps(tables[q]));
+  __m512 largest = _mm512_setzero_ps();  // a table's least entry is minus its greatest
+  _Pragma("GCC unroll 16") for (int q = 0; q < 16; ++q) largest = _mm512_max_ps(largest, tables[q]);
   const float most = _mm512_reduce_max_ps(largest);
   if (!(most >= kLutSmallest)) return {0.0f, 0.0f};
   return {most / limit, limit / most};

@@ -21,7 +21,7 @@ void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float*
 }
 
 const char* describe(LutMode mode, int, bool) {
-  const char* names[kLutModes] = {"fp32 tables", "s16 tables", "u8 tables"};
+  const char* names[kLutModes] = {"fp32 tables", "s16 tables as bytes", "u8 tables"};
   return names[mode];
 }
 

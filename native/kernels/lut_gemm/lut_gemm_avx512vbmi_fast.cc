@@ -1,12 +1,11 @@
 // Fast mode: 8-bit tables, four to a register.
 //
-// A register of 64 bytes holds four 16-entry tables; vpermb looks up all 64 nibbles of 16 code words, byte j of a word
-// in table j, and vpdpbusd adds the four bytes of a row, each times 1 << plane, into its 32-bit lane: a widening sum
-// that also applies the plane's weight. Entries are biased by 128 because vpdpbusd takes unsigned bytes; accumulators
-// start at minus what the biases of the span add up to.
+// vpdpbusd adds the four bytes that were looked up for a row, each times 1 << plane, into its 32-bit lane: a widening
+// sum that also applies the plane's weight. Entries are biased by 128 because vpdpbusd takes unsigned bytes;
+// accumulators start at minus what the biases of the span add up to.
 //
 // Bounds: an entry is in 1..255 after the bias, a span has at most 16 lookups a plane: 16 * 255 * 15 < 2^16.
-#include "kernels/lut_gemm/lut_gemm_avx512.h"
+#include "kernels/lut_gemm/lut_gemm_avx512vbmi.h"
 
 namespace lutra {
 
@@ -21,8 +20,6 @@ struct Fast {
   template <int B, bool P, int R>
   static inline __attribute__((always_inline)) void span(const LutSpan& span, __m512 (&t)[R][P ? B : 1]) {
     constexpr int kChains = P ? B : 2;
-    const __m512i nibble = _mm512_set1_epi8(15);
-    const __m512i table_of_byte = _mm512_set1_epi32(0x30201000);
     // Bytes of the word that lie outside the span weigh nothing.
     const __m512i inside = _mm512_set1_epi32(static_cast<int>(span.bits));
     const int lookups = static_cast<int>(span.chunks) * (span.bits == 0xffffffffu ? 8 : 4);
@@ -44,15 +41,12 @@ struct Fast {
         LUTRA_UNROLL
         for (int r = 0; r < R; ++r) {
           _mm_prefetch(reinterpret_cast<const char*>(codes + 16 * r) + kPrefetch, _MM_HINT_T0);
-          const __m512i words = _mm512_loadu_si512(codes + 16 * r);
-          // (words & nibble) | table_of_byte
-          const __m512i low = _mm512_ternarylogic_epi32(words, nibble, table_of_byte, 0xea);
-          const __m512i high = _mm512_ternarylogic_epi32(_mm512_srli_epi16(words, 4), nibble, table_of_byte, 0xea);
+          const LutIndices index = lut_indices(_mm512_loadu_si512(codes + 16 * r));
           constexpr int kSecond = P ? 0 : 1;
           const int chain = P ? b : 0;
-          sums[r][chain] = _mm512_dpbusd_epi32(sums[r][chain], _mm512_permutexvar_epi8(low, low_tables), weight);
+          sums[r][chain] = _mm512_dpbusd_epi32(sums[r][chain], _mm512_permutexvar_epi8(index.low, low_tables), weight);
           sums[r][chain + kSecond] =
-              _mm512_dpbusd_epi32(sums[r][chain + kSecond], _mm512_permutexvar_epi8(high, high_tables), weight);
+              _mm512_dpbusd_epi32(sums[r][chain + kSecond], _mm512_permutexvar_epi8(index.high, high_tables), weight);
         }
       }
     }
@@ -81,12 +75,13 @@ void lut_gemm_avx512vbmi_build_fast(const float* x, int64_t cols, int64_t group_
   tables.steps[block] = scale.step;
   uint8_t* entries = tables.entries + block * 2 * Fast::kChunkBytes;
   const __m512 inverse = _mm512_set1_ps(scale.inverse);
-  _Pragma("GCC unroll 16") for (int q = 0; q < 16; ++q) {
-    const __m512i value = _mm512_cvtps_epi32(_mm512_mul_ps(fp[q], inverse));
-    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(value, _mm512_set1_epi32(kBias)));
-    // Table q of its chunk's eight belongs to byte q / 2, low nibble for even q.
-    uint8_t* place = entries + q / 8 * Fast::kChunkBytes + (q & 1) * 64 + q % 8 / 2 * 16;
-    _mm_store_si128(reinterpret_cast<__m128i*>(place), bytes);
+  const __m512i sign = _mm512_set1_epi8(static_cast<char>(0x80));  // adds the bias
+  LUTRA_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    // Tables of a chunk's low nibbles are its even ones.
+    const LutWords words = lut_table_words(fp + i / 2 * 8 + i % 2, inverse);
+    const __m512i bytes = _mm512_packs_epi16(words.first, words.second);
+    lut_store_table_bytes(_mm512_xor_si512(bytes, sign), entries + i * 64);
   }
 }
 
