@@ -80,5 +80,7 @@ async function run(): Promise<void> {
   }
 }
 
+// By exiting, so that the stopped process of the peer does not stay behind.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.once(signal, () => process.exit(130));
 if (options.list) console.log(chosen.map(({ name, bound }) => `${name}  ${boundName(bound)}`).join('\n'));
 else await run();
