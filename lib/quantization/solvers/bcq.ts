@@ -13,8 +13,9 @@ import {
   roundToValues,
   valuesOf,
 } from '../passes.js';
-import { columnPass, withoutDeadColumns } from './column-pass.js';
+import { columnPass } from './column-pass.js';
 import { factorHessian, type HessianFactor } from './gptq-factor.js';
+import { type HessianInspection, inspectHessian, withoutDeadColumns } from './hessian.js';
 
 const options = z.strictObject({
   /** Rounds of least squares and nearest codes, at most; 0 is the start itself. */
@@ -33,7 +34,12 @@ const options = z.strictObject({
 });
 
 export type BcqOptions = z.infer<typeof options>;
-type Input = SolverInput<BcqOptions, HessianFactor | null>;
+/** What a use of the Hessian needs: its diagonal, or its factor too, the inspection with it. */
+interface Prepared {
+  inspected: HessianInspection;
+  factored: HessianFactor | null;
+}
+type Input = SolverInput<BcqOptions, Prepared | null>;
 
 /** A refit that gains less than this share of the error is the last. */
 const leastGain = 1e-4;
@@ -43,7 +49,7 @@ const leastGain = 1e-4;
  * fitted by alternating least squares and nearest codes (Xu et al., arXiv 1802.00150). With a symmetric grid there is no
  * offset, as in the papers.
  */
-export const bcq: Solver<BcqOptions, HessianFactor | null> = {
+export const bcq: Solver<BcqOptions, Prepared | null> = {
   name: 'bcq',
   scope: 'matrix',
   storage: 'planes',
@@ -51,19 +57,23 @@ export const bcq: Solver<BcqOptions, HessianFactor | null> = {
   needs: ({ weighting, errorFeedback }) => (weighting !== 'none' || errorFeedback ? ['hessian'] : []),
   options,
   async prepare(statistics, options, call) {
-    return bcq.needs(options).length ? await factorHessian(statistics, options, { ...call, method: 'bcq' }) : null;
+    if (!bcq.needs(options).length) return null;
+    if (!options.errorFeedback && options.weighting !== 'hessian')
+      return { inspected: await inspectHessian(statistics, 'bcq', call), factored: null };
+    const factored = await factorHessian(statistics, options, { ...call, method: 'bcq' });
+    return { inspected: factored, factored };
   },
   release(prepared) {
-    prepared?.factor?.dispose();
+    prepared?.factored?.factor?.dispose();
   },
   async solve(input, call) {
     const { w, prepared } = input;
-    const factor = prepared?.factor;
-    const live = factor ? await withoutDeadColumns(w, prepared.dead, call) : w;
+    const { dead = [], warnings = [] } = prepared?.inspected ?? {};
+    const live = prepared ? await withoutDeadColumns(w, prepared.inspected, call) : w;
     try {
       const coded = await solvePlanes({ ...input, w: live }, call);
-      const { damping = null, dead = [], warnings = [] } = prepared ?? {};
-      return { ...coded, damping: factor ? damping : null, deadColumns: dead.length, warnings: [...warnings] };
+      const damping = prepared?.factored?.factor ? prepared.factored.damping : null;
+      return { ...coded, damping, deadColumns: dead.length, warnings: [...warnings] };
     } finally {
       if (live !== w) live.dispose();
     }
@@ -77,30 +87,31 @@ async function solvePlanes(input: Input, call: Call): Promise<Coded> {
   const values = await bcqFit(w, importance, grid, fit, call);
   const codes = await disposeOnFailure(valuesOf(values), () => codesFor(input, values, call));
   const fitted = { codes, values };
-  if (!prepared?.factor || options.weighting !== 'hessian' || options.refits === 0) return fitted;
-  return await refitted(input, prepared, fitted, call);
+  const factored = prepared?.factored;
+  if (!factored?.factor || options.weighting !== 'hessian' || options.refits === 0) return fitted;
+  return await refitted(input, factored, fitted, call);
 }
 
 function importanceOf({ w, options, prepared }: Input): Tensor {
   const columns = w.shape[1] ?? 0;
-  const weighted = prepared?.factor && options.weighting !== 'none';
-  return Tensor.copyOf(weighted ? prepared.diagonal : new Float64Array(columns).fill(1));
+  const weighted = options.weighting !== 'none' && prepared && !prepared.inspected.silent;
+  return Tensor.copyOf(weighted ? prepared.inspected.diagonal : new Float64Array(columns).fill(1));
 }
 
 async function codesFor({ w, grid, options, prepared }: Input, values: Coded['values'], call: Call): Promise<Tensor> {
-  const factor = prepared?.factor;
-  if (!factor || !options.errorFeedback) return await roundToValues(w, values, grid, call);
-  return await columnPass(w, values, { order: prepared.order, factor }, grid, call);
+  const { order, factor } = prepared?.factored ?? {};
+  if (!order || !factor || !options.errorFeedback) return await roundToValues(w, values, grid, call);
+  return await columnPass(w, values, { order, factor }, grid, call);
 }
 
 /** Refits planes and chooses codes in turn, in the Hessian's metric, as long as that gains. Takes ownership of `start`. */
-async function refitted(input: Input, prepared: HessianFactor, start: Coded, call: Call): Promise<Coded> {
-  const { hessian } = prepared;
+async function refitted(input: Input, factored: HessianFactor, start: Coded, call: Call): Promise<Coded> {
+  const { hessian } = factored;
   let best = start;
   try {
     let error = await errorOf(input, hessian, best, call);
     for (let refit = 0; refit < input.options.refits && error > 0; refit++) {
-      const next = await nextRefit(input, prepared, best, call);
+      const next = await nextRefit(input, factored, best, call);
       const found = await disposeOnFailure(tensorsOf(next), () => errorOf(input, hessian, next, call));
       const gained = found < error;
       const worse = gained ? best : next;
@@ -118,9 +129,9 @@ async function refitted(input: Input, prepared: HessianFactor, start: Coded, cal
 }
 
 /** The planes refitted to the codes, then new codes, where those are better. */
-async function nextRefit(input: Input, prepared: HessianFactor, coded: Coded, call: Call): Promise<Coded> {
+async function nextRefit(input: Input, factored: HessianFactor, coded: Coded, call: Call): Promise<Coded> {
   const { w, grid, scaleDtype: dtype } = input;
-  const { hessian, damping, meanDiagonal } = prepared;
+  const { hessian, damping, meanDiagonal } = factored;
   const planes = await copyOf(coded, call);
   const values = { storage: 'planes' as const, alphas: planes.alphas, offsets: planes.offsets };
   const metric = { hessian, damping: damping * meanDiagonal };

@@ -3,14 +3,6 @@ import type { Call, Grid, Values } from '../method.js';
 import { gatherColumns, gptqPass, groupColumns, levelsOf } from '../passes.js';
 import type { HessianFactor } from './gptq-factor.js';
 
-/** w with zeros in the columns whose input was never anything but zero; w itself where there are none. */
-export async function withoutDeadColumns(w: Tensor, dead: readonly number[], call: Call): Promise<Tensor> {
-  if (!dead.length) return w;
-  const columns = Int32Array.from({ length: w.shape[1] ?? 0 }, (_, column) => column);
-  for (const column of dead) columns[column] = -1;
-  return await gatherColumns(w, columns, call);
-}
-
 /** Codes u8 [m, k], columns as in w, by GPTQ's pass in the factor's order with the values' levels as the quantizer. */
 export async function columnPass(
   w: Tensor,

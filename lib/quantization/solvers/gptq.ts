@@ -1,8 +1,9 @@
 import { z } from 'zod';
 import type { Solver } from '../method.js';
 import { disposeOnFailure, fitGrid, roundToValues, valuesOf } from '../passes.js';
-import { columnPass, withoutDeadColumns } from './column-pass.js';
+import { columnPass } from './column-pass.js';
 import { factorHessian, type HessianFactor } from './gptq-factor.js';
+import { withoutDeadColumns } from './hessian.js';
 import { clipSearch, gridSearch } from './rtn.js';
 
 const options = z.strictObject({
@@ -38,14 +39,14 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
     factor?.dispose();
   },
   async solve({ w, prepared, grid, scaleDtype, options }, call) {
-    const { hessian, factor, order, dead, damping, warnings } = prepared;
-    const live = factor ? await withoutDeadColumns(w, dead, call) : w;
+    const { factor, order, dead, damping, warnings } = prepared;
+    const live = await withoutDeadColumns(w, prepared, call);
     try {
-      const values = await fitGrid(live, grid, scaleDtype, gridSearch(options.clipSearch, hessian), call);
+      const values = await fitGrid(live, grid, scaleDtype, gridSearch(options.clipSearch, prepared), call);
       const codes = await disposeOnFailure(valuesOf(values), () =>
-        factor ? columnPass(live, values, { order, factor }, grid, call) : roundToValues(w, values, grid, call),
+        factor ? columnPass(live, values, { order, factor }, grid, call) : roundToValues(live, values, grid, call),
       );
-      return { codes, values, damping: factor ? damping : null, deadColumns: dead.length, warnings };
+      return { codes, values, damping: factor ? damping : null, deadColumns: dead.length, warnings: [...warnings] };
     } finally {
       if (live !== w) live.dispose();
     }

@@ -2,11 +2,12 @@ import { z } from 'zod';
 import { Tensor } from '../../tensor/index.js';
 import type { Call, Solver } from '../method.js';
 import { disposeOnFailure, fitGrid, hessianDiagonal, roundToValues, valuesOf } from '../passes.js';
-import { columnPass, withoutDeadColumns } from './column-pass.js';
+import { columnPass } from './column-pass.js';
 import { factorHessian, type HessianFactor } from './gptq-factor.js';
+import { withoutDeadColumns } from './hessian.js';
 
 const options = z.strictObject({
-  /** Power of a column's salience in the grid search; 0 counts all columns alike. */
+  /** Power of M_jj, whose square is a column's salience, in the grid search; 0 counts all columns alike. */
   exponent: z.number().min(0).max(16).default(4),
   /** As gptq has them; the paper damps tenfold. */
   actOrder: z.boolean().default(true),
@@ -35,14 +36,14 @@ export const leanquant: Solver<LeanQuantOptions, HessianFactor> = {
   },
   async solve({ w, prepared, grid, scaleDtype, options }, call) {
     const { factor, order, dead, damping, warnings } = prepared;
-    const live = factor ? await withoutDeadColumns(w, dead, call) : w;
+    const live = await withoutDeadColumns(w, prepared, call);
     try {
       using importance = factor && (await importanceOf(factor, order, options.exponent, call));
       const values = await fitGrid(live, grid, scaleDtype, importance ? { importance } : 'none', call);
       const codes = await disposeOnFailure(valuesOf(values), () =>
-        factor ? columnPass(live, values, { order, factor }, grid, call) : roundToValues(w, values, grid, call),
+        factor ? columnPass(live, values, { order, factor }, grid, call) : roundToValues(live, values, grid, call),
       );
-      return { codes, values, damping: factor ? damping : null, deadColumns: dead.length, warnings };
+      return { codes, values, damping: factor ? damping : null, deadColumns: dead.length, warnings: [...warnings] };
     } finally {
       if (live !== w) live.dispose();
     }

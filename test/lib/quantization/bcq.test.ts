@@ -177,6 +177,32 @@ test('with inputs that are not correlated, error feedback gives the codes of nea
     expect((await quantized(w, k, recipe(options), h)).bytes).toEqual(plain.bytes);
 });
 
+test('weighting by the diagonal alone makes the error in its metric smaller, and factors nothing', async () => {
+  const h = new Float64Array(k * k);
+  for (let i = 0; i < k; i++) h[i * (k + 1)] = 1 + (i % 4) ** 4;
+  for (const bits of [2, 3])
+    for (const symmetric of [false, true]) {
+      const w = normal(m, k, 45 + bits);
+      const none = await quantized(w, k, recipe({ bits, symmetric }));
+      const { weights, report } = await quantized(w, k, recipe({ bits, symmetric, weighting: 'diagonal' }), h);
+      expect(distance(weights, w, h)).toBeLessThan(0.9 * distance(none.weights, w, h));
+      expect(report).toMatchObject({ damping: null, deadColumns: 0, warnings: [] });
+    }
+  // No damping makes this one factor.
+  const indefinite = h.slice();
+  indefinite[1] = indefinite[k] = 1e6;
+  const w = normal(m, k, 49);
+  const options = recipe({ weighting: 'diagonal' });
+  const { bytes, report } = await quantized(w, k, options, indefinite);
+  expect(bytes).toEqual((await quantized(w, k, options, h)).bytes);
+  expect(report).toMatchObject({ damping: null, warnings: [] });
+  // Where error feedback needs the factor, its failure is on record and leaves the weighting as it is.
+  const failed = await quantized(w, k, recipe({ weighting: 'diagonal', errorFeedback: true }), indefinite);
+  expect(failed.bytes).toEqual(bytes);
+  expect(failed.report.damping).toBeNull();
+  expect(failed.report.warnings.at(-1)!.kind).toBe('keptRoundToNearest');
+});
+
 test('dead columns become zero levels’ nearest, and a hopeless Hessian is on record', async () => {
   const w = normal(m, k, 50);
   const h = gram(k, 300, 51);

@@ -1,5 +1,6 @@
-import { expect, test } from 'vitest';
-import { quantize } from '../../../lib/quantization/index.js';
+import { describe, expect, test } from 'vitest';
+import { dequantize } from '../../../lib/ops/index.js';
+import { type LayerReport, quantize } from '../../../lib/quantization/index.js';
 import { Tensor } from '../../../lib/tensor/index.js';
 import { energy, gram, normal, quantized } from './matrices.js';
 
@@ -39,6 +40,56 @@ test('columns that no input reaches do not widen the range', async () => {
   for (let i = 0; i < 32; i++) h[i * 33] = i === 5 ? 0 : 1;
   const { weights } = await quantized(w, 32, rtn({ clipSearch: 'hessian', symmetric: true }), h);
   for (let i = 0; i < w.length; i++) if (i % 32 !== 5) expect(Math.abs(weights[i]! - w[i]!)).toBeLessThan(1);
+});
+
+const uses = [
+  { method: 'rtn', clipSearch: 'hessian' },
+  { method: 'gptq', clipSearch: 'hessian' },
+  { method: 'leanquant' },
+  { method: 'bcq', weighting: 'diagonal' },
+  { method: 'bcq', weighting: 'hessian' },
+  { method: 'bcq', errorFeedback: true },
+];
+describe.each(uses)('what a Hessian holds is on record: %o', (solver) => {
+  const recipe = { bits: 3, groupSize: 32, ...solver };
+  const w = normal(m, k, 50);
+  const reportOf = async (h: Float64Array, tokens?: number) => {
+    let found: LayerReport | undefined;
+    const statistics = { hessian: Tensor.copyOf(h, [k, k]), tokens };
+    using q = await quantize(Tensor.from(w, [m, k]), recipe, {
+      statistics,
+      onReport: (report) => {
+        found = report;
+      },
+    });
+    using weights = dequantize(q);
+    return { ...found!, kinds: found!.warnings.map(({ kind }) => kind), weights: weights.read() };
+  };
+
+  test('dead columns and too few tokens', async () => {
+    const h = gram(k, 300, 51);
+    for (let i = 0; i < k; i++) for (const column of [3, 50]) h[column * k + i] = h[i * k + column] = 0;
+    const { deadColumns, kinds, weights } = await reportOf(h, k - 3);
+    expect(deadColumns).toBe(2);
+    expect(kinds).toEqual(['deadColumns', 'fewTokens']);
+    if (solver.method !== 'bcq')
+      for (let row = 0; row < m; row++) expect([weights[row * k + 3], weights[row * k + 50]]).toEqual([0, 0]);
+    expect((await reportOf(h, k - 2)).kinds).toEqual(['deadColumns']);
+  });
+
+  test('inputs that were never anything but zero leave round to nearest', async () => {
+    const { deadColumns, kinds, weights } = await reportOf(new Float64Array(k * k));
+    expect([deadColumns, kinds]).toEqual([k, ['keptRoundToNearest']]);
+    const { method } = solver;
+    const plain = await quantized(w, k, rtn({ method: method === 'bcq' ? 'bcq' : 'rtn' }));
+    expect(weights).toEqual(plain.weights);
+  });
+
+  test('a negative diagonal is refused', async () => {
+    const h = gram(k, 300, 52);
+    h[7 * (k + 1)] = -1;
+    await expect(reportOf(h)).rejects.toMatchObject({ code: 'LUTRA_E_NOT_POSITIVE_DEFINITE', found: -1 });
+  });
 });
 
 test('gptq takes the same grids', async () => {
