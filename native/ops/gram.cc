@@ -18,7 +18,7 @@ constexpr int64_t kPanel = kGemmBlock;  // columns of x in one panel
 constexpr int64_t kBlock = 2 * kPanel;  // rows and columns of a part's block
 constexpr int64_t kFp32Rows = 256;      // rows of x summed in fp32; a panel of so many stays in L1
 constexpr int64_t kPackRows = 32;       // rows of x packed by a part: divides kFp32Rows
-constexpr int64_t kRegionRows = 2048;   // rows of x packed at a time, and between two looks at the cancel token
+constexpr int64_t kRegionRows = 2048;   // rows of x packed at a time
 
 // `count` rows of x as panels of both operands, kFp32Rows after kFp32Rows. As x lies, every row of a panel would be a
 // page of its own, and all of them the same few sets of the cache.

@@ -30,7 +30,7 @@ std::span<const KernelChoice> kernel_choices() {
 
 namespace {
 
-// Kernel sets decide by token count up to a batch of panels; beyond it they are asked about batches.
+// No kernel set decides differently beyond this many tokens.
 constexpr int64_t kMostTokens = 512;
 constexpr int64_t kGroupSize = 128;  // the usual one stands for all
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kPanelTokens = 256;
 constexpr int64_t kLine = AlignedBuffer::kAlignment;
-// One parallel region stays near this many multiply-adds, so that a cancel is seen within milliseconds.
+// One parallel region stays near this many multiply-adds a lane, so that others wait for milliseconds at most.
 constexpr int64_t kRegionProducts = int64_t{1} << 28;
 constexpr int64_t kPartsPerLane = 8;
 // Handing a part to another lane costs as much as some ten thousand of them.
@@ -101,7 +101,9 @@ bool LutActivations::multiply(Context& context, const uint8_t* memory, size_t fi
   for (int64_t begin = 0; begin < tiles; begin += region) {
     const int64_t count = std::min(region, tiles - begin);
     const int64_t least = std::max<int64_t>(1, kPartProducts / tile_products);
-    const int64_t per_part = round_up(std::max(least, count / (context.lanes() * kPartsPerLane)), together);
+    const int64_t wanted = round_up(std::max(least, count / (context.lanes() * kPartsPerLane)), together);
+    // Wide rows leave few tiles to a region: tiles share a pass where that leaves no lane without one.
+    const int64_t per_part = panels_ ? std::min(wanted, ceil_div(count, context.lanes())) : wanted;
     const bool done = context.parallel(ceil_div(count, per_part), [&](int64_t part) {
       const LaneScratch::Slot slot(lanes);
       const int64_t from = begin + part * per_part;

@@ -25,10 +25,11 @@ constexpr double kDenormal = 0x1p-149;
 
 // Roundings on the longest path from an activation to y. Tables: 6 to build and scale an entry, the 16 lookups of up to
 // 4 planes of a span one after the other (scalar: 64 products), the spans of a segment, a sum for every plane, the
-// offset and the fold of each of its groups, the segments. Panels: 2 for a weight, those of one panel, one for each
-// panel that joins later.
+// offset and the fold of each of its groups, the segments. Panels: 2 for a weight, those of its panel, the joins of
+// each later one.
 double roundings(const LutTile& tile, const LutPanelKernels* panels) {
-  if (panels) return static_cast<double>(2 + panels->roundings + ceil_div(tile.cols, panels->cols));
+  if (panels)
+    return static_cast<double>(2 + panels->roundings + (ceil_div(tile.cols, panels->cols) - 1) * panels->joins);
   const int64_t groups = ceil_div(kLutSegment, tile.group_size) + 1;
   const int64_t folds = ((tile.planes ? tile.bits : 1) + 2) * groups;
   const int64_t spans = kLutSegment / kLutBlock * tile.bits;
@@ -45,10 +46,15 @@ struct RowBound {
   const double* sub_branch;  // [rank] of the token: sum over columns of |a| |x|; null where there is none
   int64_t first_row;         // of the tile
 
+  double half_step(int64_t k) const {
+    if (rounding == LutRounding::kNothing) return 0.0;
+    return std::max(0.5 * static_cast<double>(steps[k / kLutBlock]), static_cast<double>(kLutSmallest));
+  }
+
   // How far the fixed-point values of columns [k, end), all in one block and group, can move the row.
   double fixed_share(const LutGroup& group, int64_t row, int64_t k, int64_t end) const {
     if (rounding == LutRounding::kNothing) return 0.0;
-    const double half = std::max(0.5 * static_cast<double>(steps[k / kLutBlock]), static_cast<double>(kLutSmallest));
+    const double half = half_step(k);
     double sum = 0.0;
     if (rounding == LutRounding::kTables) {
       for (int b = 0; b < tile.bits; ++b) sum += std::fabs(group.alphas[b]);
@@ -74,12 +80,17 @@ struct RowBound {
       while (k < group_end) {
         const int64_t end = lut_span_end(k, group_end);
         fixed += fixed_share(group, row, k, end);
-        for (int64_t i = k; i < end; ++i) terms += reach * std::fabs(static_cast<double>(x[i]));
+        double sum = 0.0;  // of |x|
+        for (int64_t i = k; i < end; ++i) sum += std::fabs(static_cast<double>(x[i]));
+        terms += reach * sum;
+        // Rounded weights meet rounded activations.
+        if (panels && panels->relative > 0.0)
+          fixed += (panels->relative * reach + static_cast<double>(kLutSmallest)) *
+                   (sum + static_cast<double>(end - k) * half_step(k));
         denormal += (reach + 1.0) * static_cast<double>(end - k) * tiny;
         k = end;
       }
     }
-    if (panels) fixed += panels->relative * terms;
     // Rounded values carry the fixed share into the terms.
     const double main = fixed + gamma(depth + (sub_branch ? 1.0 : 0.0)) * (terms + fixed) + denormal;
     return sub_branch ? main + sub_branch_share(row) : main;
@@ -156,8 +167,7 @@ Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context
   const auto build = [&](int64_t part) {
     build_lut_table_part(kernels, lut_mode, layout, x.as<const float>(), space, scratch, part);
   };
-  if (tables && !context.parallel(lut_table_parts(space, tokens), build))
-    return error(Code::kCancelled, "lut_gemm_error_bound");
+  if (tables && !context.parallel(lut_table_parts(space, tokens), build)) return finished(false);
   float* steps = reinterpret_cast<float*>(scratch);
   if (step_bytes > 0)
     for (int64_t token = 0; token < tokens; ++token)
@@ -181,7 +191,7 @@ Status lut_gemm_error_bound_with(const LutGemmKernels& kernels, Context& context
             rounded_up(row_bound.of(row, source));
     }
   });
-  return done ? ok_status() : error(Code::kCancelled, "lut_gemm_error_bound");
+  return finished(done);
 }
 
 Status lut_gemm_error_bound(Context& context, const PackedView& weights, const TensorView& x, const TensorView& bound,

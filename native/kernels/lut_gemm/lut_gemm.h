@@ -58,9 +58,7 @@ struct LutTile {
 //   exact                    f32 [chunk][8][16]   centred tables of columns 4h..4h+3, h = 0..7     (avx2, avx512*)
 //   accurate, avx512vbmi     u8  [chunk][2][byte][4][16] as fast, low bytes of u16 before high ones; biased by 32768
 //   fast, avx512vbmi         u8  [chunk][2][4][16] byte j: tables of column groups 2j, then of 2j + 1; biased by 128
-//   accurate and fast, ymm   s8  [chunk][digit][8][4] dword p: columns p, p + 8, p + 16, p + 24; digit 0 weighs 1,
-//   digit
-//                            1 weighs 256
+//   accurate and fast, ymm   s8  [chunk][digit][8][4] dword p: columns p, p + 8, p + 16, p + 24; digit 1 weighs 256
 //   scalar                   f32 [64] a block (exact), else s16 [64]
 //   neon                     u8  [chunk][8][byte][16]  byte tables of columns 4h..4h+3: of s8 (fast), s16 (accurate)
 //                            and f32 (exact) values, the low byte first
@@ -76,12 +74,14 @@ struct LutPanelKernels {
   const char* name;     // for people: "fp32 panels"
   int64_t cols;         // columns of a panel at most, a multiple of kLutBlock: panels begin at multiples of it
   int64_t panel_bytes;  // of a panel of kLutTileRows rows
-  int64_t roundings;    // fp32 roundings that a product meets in one panel, its join with the sums included
+  int64_t roundings;    // fp32 roundings that a product meets in its panel, its join with the sums included
+  int64_t joins;        // and those that its sum meets in every later panel
 
   // What rounding of the operands may move, for the error bound. A product is off by at most
   //   half a step of |weight|, a step being the largest magnitude of x in its block / steps (0: x keeps its bits)
   //     and a block `block` columns, a multiple of kLutBlock
-  //   relative * (|offset| + sum |alpha|) * |x|
+  //   relative * (|offset| + sum |alpha|) * |x as it was rounded|; where it is not 0, planes whose alphas sum to less
+  //     than kLutSmallest may count as one value
   //   flushed * (|offset| + sum |alpha|), where small values count as zero
   int64_t block;
   float steps;

@@ -31,6 +31,8 @@ LUTRA_INLINE void configure(int64_t tokens) {
     config.line_bytes[i] = 64;
     config.lines[i] = static_cast<uint8_t>(i < 6 ? tokens : 16);
   }
+  // The intrinsic names only the first bytes of what it reads: all of it must be in memory.
+  __asm__ volatile("" ::"m"(config));
   _tile_loadconfig(&config);
 }
 
@@ -213,6 +215,7 @@ constexpr LutPanelKernels kFast = {
     kIntegerCols,
     kIntegerPanelBytes,
     kIntegerRoundings,
+    kIntegerJoins,
     kIntegerBlock,
     127.0f,
     0.0,
@@ -227,6 +230,7 @@ constexpr LutPanelKernels kFastPlanes = {
     kIntegerCols,
     kIntegerPanelBytes,
     kIntegerRoundings,
+    kIntegerJoins,
     kIntegerBlock,
     127.0f,
     kIntegerPlanesOff,
@@ -241,6 +245,7 @@ constexpr LutPanelKernels kAccurate = {
     kIntegerCols,
     kIntegerPanelBytes,
     kIntegerRoundings,
+    kIntegerJoins,
     kIntegerBlock,
     32639.0f,
     0.0,

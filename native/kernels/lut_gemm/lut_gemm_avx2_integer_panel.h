@@ -3,9 +3,8 @@
 //
 //   panel     u8 [chunk][8][64 rows][4]   dword p of a chunk: the codes of columns p, p + 8, p + 16, p + 24
 //             f32 [group of the panel][2][64 rows]   the scale and the offset of a row's group
-//   prepared  of a token: s8 [digit][chunk][8][4], the high digit first; then f32 [4] the steps of its blocks and f32
-//   [8]
-//             the sums of its chunks. The sums are those of the rounded activations, so an error common to all columns
+//   prepared  of a token: s8 [digit][chunk][8][4], the high digit first; then f32 [4] the steps of its blocks and
+//             f32 [8] the sums of its chunks, those of the rounded activations, so that an error common to all columns
 //             cancels against the offset.
 //
 // A policy supplies
@@ -24,8 +23,9 @@ constexpr int64_t kLutBytePanelFolds = 2 * kLutTileRows;  // floats of a group, 
 constexpr int64_t kLutBytePanelBytes = kLutBytePanelChunks * (kLutBytePanelChunkBytes + kLutBytePanelFolds * 4);
 
 // A product meets: its rounding to the grid and in the step (3), the spans of a group and of a panel, its integer to
-// fp32, the scale (2) and a join for each of a panel's groups.
-constexpr int64_t kLutBytePanelRoundings = 3 + 2 * kLutBytePanelChunks + 1 + 2 + kLutBytePanelChunks;
+// fp32, the scale (2) and the joins, two for each of a panel's groups.
+constexpr int64_t kLutBytePanelJoins = 2 * kLutBytePanelChunks;
+constexpr int64_t kLutBytePanelRoundings = 3 + 2 * kLutBytePanelChunks + 1 + 2 + kLutBytePanelJoins;
 
 template <int Digits>
 constexpr int64_t kLutByteToken = Digits* kLutBytePanelCols + 64;

@@ -135,8 +135,8 @@ void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* b
 }  // namespace
 
 const LutPanelKernels kLutPanelsAvx512 = {
-    "fp32 panels", kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, kLutBlock, 0.0f,
-    0.0,           0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand,    multiply,
+    "fp32 panels", kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, 1,      kLutBlock, 0.0f,
+    0.0,           0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand, multiply,
 };
 
 }  // namespace lutra

@@ -76,9 +76,9 @@ LUTRA_INLINE void prepare(const float* x, int64_t x_stride, int64_t tokens, int6
     for (int64_t k = first; k < last;) {
       const int64_t end = integer_span_end(k, lut_group_end(k, last, group_size));
       const int64_t chunk = (k - first) / kLutChunk;
-      int32_t sum = 0;
-      for (int64_t c = chunk; c * kLutChunk < end - first; ++c) sum += chunk_sums[c];
-      steps[kIntegerSums + chunk] = static_cast<float>(sum) * steps[(k - first) / kIntegerBlock];
+      uint32_t sum = 0;  // unsigned: of infinities it may wrap, and the step says so
+      for (int64_t c = chunk; c * kLutChunk < end - first; ++c) sum += static_cast<uint32_t>(chunk_sums[c]);
+      steps[kIntegerSums + chunk] = static_cast<float>(static_cast<int32_t>(sum)) * steps[(k - first) / kIntegerBlock];
       k = end;
     }
   }

@@ -32,9 +32,10 @@ constexpr int64_t kIntegerPanelBytes = kIntegerFoldAt + kIntegerChunks * kIntege
 constexpr int64_t kIntegerSums = 2;  // floats behind a token's digits: two steps, then the sums
 constexpr int64_t integer_token_bytes(int digits) { return digits * kIntegerCols + 64; }
 
-// What a product meets in one panel: the grid and the step (3), the sum of its group and its conversion, the scale (2)
-// and a join for each span of the panel.
-constexpr int64_t kIntegerRoundings = 3 + 2 + 2 + 2 * kIntegerChunks;
+// What a sum meets in a panel: two joins for each of its spans. What a product meets in its own: the grid and the step
+// (3), the sum of its group and its conversion, the scale (2) and the joins.
+constexpr int64_t kIntegerJoins = 2 * kIntegerChunks;
+constexpr int64_t kIntegerRoundings = 3 + 2 + 2 + kIntegerJoins;
 
 // Half of 1 / 255, as a share of the range of a row's planes, and what computing the value in fp32 may add.
 constexpr double kIntegerPlanesOff = 0.5 / 255 + 0x1p-20;

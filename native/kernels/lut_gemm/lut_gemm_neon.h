@@ -5,8 +5,7 @@
 //   Policy::kChunkBytes              bytes of `entries` of a 32-column chunk
 //   Policy::span<B, P, First, Last>(span, sums)
 //                                    sums[b] += the centred sums of 16 rows over the span, in units of x, of bytes
-//                                    First
-//                                    .. Last - 1 of each code word, 8 columns each
+//                                    [First, Last) of each code word, 8 columns each
 #pragma once
 
 #include <arm_neon.h>

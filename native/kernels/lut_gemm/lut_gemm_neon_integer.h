@@ -230,6 +230,7 @@ constexpr LutPanelKernels lut_integer_panels() {
           kLutIntegerCols,
           kLutIntegerBytes,
           kLutIntegerRoundings,
+          1,
           kLutBlock,
           Digits == 1 ? kLutOneDigit : kLutTwoDigits,
           0.0,

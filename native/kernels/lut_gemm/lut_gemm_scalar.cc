@@ -217,8 +217,8 @@ void multiply_panel(const LutTile& tile, int64_t first, int64_t last, const uint
 }
 
 constexpr LutPanelKernels kPanels = {
-    "fp32 panels", kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, kLutBlock, 0.0f,
-    0.0,           0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand,    multiply_panel,
+    "fp32 panels", kLutPanelCols, kLutPanelBytes, kLutPanelCols + 1, 1,      kLutBlock,      0.0f,
+    0.0,           0.0,           lut_fp32_bytes, lut_fp32_prepare,  expand, multiply_panel,
 };
 
 const LutPanelKernels* panels(LutMode, int, bool, int64_t, int64_t tokens) {
