@@ -1,4 +1,4 @@
-export { dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound } from './lut-gemm.js';
+export { checkPacked, dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound } from './lut-gemm.js';
 export { type MultiplyOptions, PreparedActivations, type PrepareOptions, prepareActivations } from './prepared.js';
 export {
   type AttentionOptions,

@@ -1,12 +1,14 @@
 import { lutraError } from '../errors.js';
 import {
   codesBytes,
+  type Dtype,
   offsetsElements,
   type QuantizedLayout,
   QuantizedTensor,
   scalesElements,
   Tensor,
 } from '../tensor/index.js';
+import { checkPacked } from './lut-gemm.js';
 import { Program } from './program.js';
 
 /** Rows of a packed tile: matrices of whole tiles stand one behind the other as they are. */
@@ -17,26 +19,38 @@ const tileRows = 64;
  * so does its result. The matrices are copied.
  *
  * @throws `LUTRA_E_OPTION` for no matrices and for sub-branches, which would become one of the sum of their ranks;
- *   `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE` where columns, bits, group size, kind, offsets or element types differ
+ *   `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE` where columns, bits, group size, kind, offsets or element types differ, or where
+ *   one is no QuantizedTensor; `LUTRA_E_DISPOSED`
  */
 export function stackRows(matrices: readonly QuantizedTensor[]): QuantizedTensor {
-  const [first] = matrices;
-  if (!first) throw lutraError('LUTRA_E_OPTION', { message: 'no matrices to stack', where: 'stackRows' });
-  for (const [i, matrix] of matrices.entries()) checkAlike(first, matrix, `stackRows[${i}]`);
+  if (!Array.isArray(matrices) || matrices.length === 0)
+    throw lutraError('LUTRA_E_OPTION', { message: 'an array of packed matrices is needed', where: 'stackRows' });
+  const first: QuantizedTensor = matrices[0];
+  for (const [i, matrix] of matrices.entries()) {
+    checkPacked(matrix, `stackRows[${i}]`);
+    checkAlike(first, matrix, `stackRows[${i}]`);
+  }
   const layout = { ...first.layout, rows: matrices.reduce((rows, { layout }) => rows + layout.rows, 0) };
   const stack = new Stack(layout, matrices);
   const planes = layout.kind === 'planes' ? layout.bits : 1;
-  return new QuantizedTensor(
-    layout,
-    stack.codes(),
-    stack.values(({ scales }) => scales, scalesElements(layout), planes)!,
-    stack.values(({ offsets }) => offsets, offsetsElements(layout), 1),
-    { where: 'stackRows' },
-  );
+  try {
+    return new QuantizedTensor(
+      layout,
+      stack.codes(),
+      stack.values(({ scales }) => scales, scalesElements(layout), planes)!,
+      stack.values(({ offsets }) => offsets, offsetsElements(layout), 1),
+      { where: 'stackRows' },
+    );
+  } catch (error) {
+    stack.dispose();
+    throw error;
+  }
 }
 
 class Stack {
   readonly #whole: boolean;
+  /** What was made so far: nobody else's until the stacked matrix takes it. */
+  readonly #made: Tensor[] = [];
 
   constructor(
     private readonly layout: QuantizedLayout,
@@ -47,7 +61,7 @@ class Stack {
 
   codes(): Tensor {
     const { layout, matrices } = this;
-    const packed = Tensor.zeros('u8', [codesBytes(layout)]);
+    const packed = this.#make('u8', codesBytes(layout));
     if (this.#whole)
       return concatenate(
         packed,
@@ -66,7 +80,7 @@ class Stack {
     const tensors = matrices.map(of).filter((tensor) => tensor !== null);
     const [first] = tensors;
     if (!first) return null;
-    const tiled = Tensor.zeros(first.dtype, [elements]);
+    const tiled = this.#make(first.dtype, elements);
     if (this.#whole) return concatenate(tiled, tensors);
     const groups = layout.groupSize === -1 ? 1 : Math.ceil(layout.cols / layout.groupSize);
     using logical = Tensor.zeros(first.dtype, [layout.rows, groups, planes]);
@@ -74,6 +88,16 @@ class Stack {
     this.#eachRows(logical, (matrix, rows) => program.unpackGroupValues(matrix.layout, planes, of(matrix)!, rows));
     program.packGroupValues(layout, planes, logical, tiled).run();
     return tiled;
+  }
+
+  dispose(): void {
+    for (const tensor of this.#made) tensor.dispose();
+  }
+
+  #make(dtype: Dtype, elements: number): Tensor {
+    const tensor = Tensor.zeros(dtype, [elements]);
+    this.#made.push(tensor);
+    return tensor;
   }
 
   /** Calls `body` with every matrix and its rows of the stack. */

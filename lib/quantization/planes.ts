@@ -1,5 +1,5 @@
 import { lutraError } from '../errors.js';
-import { checkThreads, Program } from '../ops/index.js';
+import { checkPacked, checkThreads, Program } from '../ops/index.js';
 import { checkLayout, type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { Call } from './method.js';
 import { packTensors } from './pack.js';
@@ -57,14 +57,16 @@ export async function packPlanes(planes: BinaryPlanes, options: PlanesOptions = 
 
 /**
  * The same weights, exactly, as planes: `alpha_b = scale * 2^b`, `offset = -scale * zero`. Alphas keep the scales' type
- * where it holds the largest of them, else they are f32; offsets are f32, which holds every product of a scale and a zero
- * code, or what they were.
+ * where it holds the largest of them, else they are f32; offsets are f32, or what they were. f32 holds every product of an
+ * f16 or bf16 scale and a zero code within its range; the product of an f32 scale can need more bits than it has.
  *
  * @returns packed weights in native memory, the caller's to dispose: a copy where `q` has planes already.
- * @throws `LUTRA_E_DISPOSED`; `LUTRA_E_OPTION` where `q` has a sub-branch
+ * @throws `LUTRA_E_DISPOSED`; `LUTRA_E_DTYPE` where `q` is no QuantizedTensor, or where f32 cannot hold an alpha or offset
+ *   exactly; `LUTRA_E_OPTION` where `q` has a sub-branch
  */
 export async function toPlanes(q: QuantizedTensor, options: PlanesOptions = {}): Promise<QuantizedTensor> {
   const call = callOf('toPlanes', options);
+  checkPacked(q, `${call.where}.q`);
   const { layout } = q;
   if (q.subBranch) throw lutraError('LUTRA_E_OPTION', { message: 'a sub-branch would be lost', where: call.where });
   const { rows, cols, bits, groupSize } = layout;
@@ -96,6 +98,7 @@ async function planesOf(scales: Tensor, zeros: Float32Array, bits: number, call:
   const offsets = Tensor.zeros('f32', [rows, groups]);
   try {
     return await disposeOnFailure([alphas, offsets], async () => {
+      requireExact(wide, zeros, bits, call);
       await gridPlanes(wide, zeroCodes, { alphas, offsets }, call);
       const largest = (await largestMagnitude(wide, call)) * 2 ** (bits - 1);
       const fits = scales.dtype !== 'f32' && (scales.dtype !== 'f16' || largest <= f16Largest);
@@ -113,6 +116,20 @@ async function planesOf(scales: Tensor, zeros: Float32Array, bits: number, call:
   } finally {
     if (wide !== stored) wide.dispose();
   }
+}
+
+/** @throws `LUTRA_E_DTYPE` where f32 cannot hold `scale * zero` or the largest alpha; numbers that are none are not its concern. */
+function requireExact(scales: Tensor, zeros: Float32Array, bits: number, { where }: Call): void {
+  const isExact = (product: number) => !Number.isFinite(product) || Math.fround(product) === product;
+  // Products of 24 and 4 bits are exact in fp64.
+  const index = scales.read().findIndex((scale, i) => !isExact(scale * zeros[i]!) || !isExact(scale * 2 ** (bits - 1)));
+  if (index < 0) return;
+  throw lutraError('LUTRA_E_DTYPE', {
+    message: 'f32 cannot hold an alpha or offset of these scales exactly',
+    where,
+    found: `scale ${scales.read()[index]} of zero code ${zeros[index]}, group ${index}`,
+    expected: 'products of scales, powers of two and zero codes that are f32 numbers',
+  });
 }
 
 function callOf(where: string, options: PlanesOptions): Call {

@@ -140,10 +140,11 @@ export class Checkpoint {
 /** Element types whose every value is a number. */
 const wholeDtypes: readonly SafetensorsDtype[] = ['U8', 'I8'];
 
+/** The matrix of its loaded parts. Those that are given a shape are put back: `loaded` stays what is to be disposed on failure. */
 function assemble(
   { layout, subBranch }: QuantizedEntry,
   parts: Parts,
-  loaded: ReadonlyMap<Part, Tensor>,
+  loaded: Map<Part, Tensor>,
   where: string,
 ): QuantizedTensor {
   const tensorOf = (part: Part | null | undefined) => (part ? loaded.get(part)! : null);
@@ -152,6 +153,7 @@ function assemble(
   const shaped = (part: Part, shape: readonly number[]) => {
     const flat = tensorOf(part)!;
     const tensor = flat.reshape(shape);
+    loaded.set(part, tensor);
     flat.dispose();
     return tensor;
   };

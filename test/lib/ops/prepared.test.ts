@@ -1,7 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { nativeMemory } from '../../../lib/native/index.js';
-import { lutGemm, type Mode, prepareActivations, stackRows } from '../../../lib/ops/index.js';
-import { quantize } from '../../../lib/quantization/index.js';
+import { lutGemm, type Mode, Program, prepareActivations, stackRows } from '../../../lib/ops/index.js';
+import { quantize, toPlanes } from '../../../lib/quantization/index.js';
 import { QuantizedTensor, type SubBranch, Tensor } from '../../../lib/tensor/index.js';
 
 const cols = 96;
@@ -43,6 +43,43 @@ describe('prepareActivations', () => {
       expect(prepared.multiply(q, { out, threads: 1 })).toBe(out);
       sameAs(out, x, q, options);
     }
+  });
+
+  it('gives the bits of lutGemm for planes and for sub-branches', async () => {
+    const beside = async (rows: number, rank: number) => {
+      const { layout, codes, scales, offsets } = await packed(rows);
+      const half = (shape: number[], step: number) => {
+        using single = wave(shape, step);
+        const converted = Tensor.zeros('f16', shape);
+        using program = new Program().convert(single, converted);
+        program.run();
+        return converted;
+      };
+      const subBranch = { a: half([rank, cols], 0.7), b: half([rows, rank], 0.3), aScales: null, bScales: null };
+      return new QuantizedTensor(layout, codes, scales, offsets, { subBranch });
+    };
+    const planes = [
+      await packed(70, { method: 'bcq' }),
+      await packed(16, { method: 'bcq', symmetric: true }),
+      await toPlanes(await packed(33)),
+    ];
+    const pairs = [await beside(70, 9), await packed(16), await beside(33, 1)];
+    for (const matrices of [planes, pairs])
+      for (const tokens of [1, 5, 40])
+        for (const mode of ['exact', 'accurate', 'fast'] as const)
+          for (const batchInvariant of [false, true]) {
+            using x = wave([tokens, cols], 0.3);
+            using prepared = prepareActivations(x, matrices, { mode, batchInvariant });
+            for (const matrix of matrices) {
+              using y = prepared.multiply(matrix);
+              sameAs(y, x, matrix, { mode, batchInvariant });
+            }
+          }
+    const [{ layout, codes, scales, offsets }] = pairs as [QuantizedTensor, ...QuantizedTensor[]];
+    using x = wave([2, cols], 0.3);
+    using without = lutGemm(x, new QuantizedTensor(layout, codes, scales, offsets));
+    using y = prepareActivations(x, pairs).multiply(pairs[0]!);
+    expect(y.read()).not.toEqual(without.read());
   });
 
   it('takes vectors and borrowed arrays', async () => {
@@ -116,9 +153,19 @@ describe('stackRows', () => {
     ['ragged tiles', [70, 16, 33, 1]],
     ['one matrix', [50]],
   ])('gives every row the bits that it has alone: %s', async (_, rows) => {
-    for (const grid of [{ bits: 2 }, { bits: 3, symmetric: true }, { bits: 4, groupSize: -1 }]) {
+    const grids = [
+      { bits: 2 },
+      { bits: 3, symmetric: true },
+      { bits: 4, groupSize: -1 },
+      { method: 'hqq', bits: 3 },
+      { method: 'bcq', bits: 2 },
+      { method: 'bcq', bits: 4, groupSize: 64, rounds: 1 },
+      { method: 'bcq', bits: 3, symmetric: true, rounds: 1 },
+    ];
+    for (const grid of grids) {
       const matrices = await Promise.all(rows.map((count) => packed(count, grid)));
       using stacked = stackRows(matrices);
+      expect(stacked.layout).toMatchObject({ kind: matrices[0]!.layout.kind, offsets: matrices[0]!.layout.offsets });
       expect(stacked.shape).toEqual([rows.reduce((a, b) => a + b), cols]);
       for (const tokens of [1, 20])
         for (const mode of ['exact', 'accurate', 'fast'] as const) {
@@ -156,5 +203,35 @@ describe('stackRows', () => {
     };
     const beside = new QuantizedTensor(q.layout, q.codes, q.scales, q.offsets, { subBranch });
     expect(() => stackRows([q, beside])).toThrow(refused('LUTRA_E_OPTION'));
+    const tensor = Tensor.zeros('f32', [16, cols]) as unknown as QuantizedTensor;
+    const named = (where: string) => expect.objectContaining({ code: 'LUTRA_E_DTYPE', where });
+    expect(() => stackRows([tensor])).toThrow(named('stackRows[0]'));
+    expect(() => stackRows([q, tensor])).toThrow(named('stackRows[1]'));
+    expect(() => stackRows(q as unknown as QuantizedTensor[])).toThrow(refused('LUTRA_E_OPTION'));
+  });
+
+  it('gives all memory back wherever it fails', async () => {
+    const matrices = [await packed(70), await packed(16)];
+    const { run } = Program.prototype;
+    const held = nativeMemory();
+    for (const failing of [0, 1, 2]) {
+      let runs = 0;
+      const spy = vi.spyOn(Program.prototype, 'run').mockImplementation(function (this: Program, ...options) {
+        if (runs++ === failing) throw new Error('run fails');
+        return run.apply(this, options);
+      });
+      try {
+        expect(() => stackRows(matrices)).toThrow('run fails');
+      } finally {
+        spy.mockRestore();
+      }
+      expect(nativeMemory()).toBe(held);
+    }
+    const gone = await packed(64);
+    const whole = [await packed(64), gone];
+    gone.offsets!.dispose();
+    const before = nativeMemory();
+    expect(() => stackRows(whole)).toThrow(expect.objectContaining({ code: 'LUTRA_E_DISPOSED' }));
+    expect(nativeMemory()).toBe(before);
   });
 });

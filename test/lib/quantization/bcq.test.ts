@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest';
+import { nativeMemory } from '../../../lib/native/index.js';
 import { dequantize, lutGemm } from '../../../lib/ops/index.js';
 import { packPlanes, quantize, toPlanes } from '../../../lib/quantization/index.js';
-import { Tensor } from '../../../lib/tensor/index.js';
+import { codesBytes, QuantizedTensor, Tensor } from '../../../lib/tensor/index.js';
 import { energy, gram, normal, quantized } from './matrices.js';
 
 const [m, k] = [18, 96];
@@ -100,6 +101,44 @@ test('scales whose alphas f16 cannot hold become f32 alphas', async () => {
   using planes = await toPlanes(uniform);
   expect(planes.scaleDtype).toBe('f32');
   expect(weightsOf(planes)).toEqual(weightsOf(uniform));
+});
+
+test('scales whose planes f32 cannot hold are refused, others of the same type are not', async () => {
+  const layout = { rows: 16, cols: 32, bits: 4, groupSize: 32, kind: 'uniform', offsets: 'zeroCode' } as const;
+  const bits = (value: number) => new Uint32Array(Float32Array.of(value).buffer)[0]! >>> 16;
+  const made = (dtype: 'f32' | 'bf16', scale: number, zero: number) => {
+    const codes = Tensor.copyOf(Uint8Array.from({ length: codesBytes(layout) }, (_, i) => i * 37));
+    const scales = dtype === 'f32' ? new Float32Array(16).fill(1) : new Uint16Array(16).fill(bits(1));
+    scales[5] = dtype === 'f32' ? scale : bits(scale);
+    const zeros = new Uint8Array(16).fill(1);
+    zeros[5] = zero;
+    return new QuantizedTensor(layout, codes, Tensor.copyOf(scales, [16], dtype), Tensor.copyOf(zeros));
+  };
+  const odd = 1 + 2 ** -23;
+  for (const [dtype, scale, zero] of [
+    ['f32', odd, 3],
+    ['f32', -odd, 15],
+    ['f32', 2 ** 125, 1],
+    ['bf16', 2 ** 125, 1],
+  ] as const) {
+    using q = made(dtype, scale, zero);
+    const held = nativeMemory();
+    const refusal = { code: 'LUTRA_E_DTYPE', where: 'toPlanes', found: expect.stringContaining('group 5') };
+    await expect(toPlanes(q)).rejects.toMatchObject(refusal);
+    expect(nativeMemory()).toBe(held);
+  }
+  for (const [dtype, scale, zero] of [
+    ['f32', odd, 8],
+    ['f32', 1 + 2 ** -20, 15],
+    ['f32', -odd, 1],
+    ['bf16', 2 ** 124, 15],
+  ] as const) {
+    using q = made(dtype, scale, zero);
+    using planes = await toPlanes(q);
+    expect(weightsOf(planes)).toEqual(weightsOf(q));
+  }
+  const tensor = Tensor.zeros('f32', [2, 32]) as unknown as QuantizedTensor;
+  await expect(toPlanes(tensor)).rejects.toMatchObject({ code: 'LUTRA_E_DTYPE', where: 'toPlanes.q' });
 });
 
 test('codes, alphas and offsets from elsewhere are packed as they are', async () => {
