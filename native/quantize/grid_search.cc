@@ -143,9 +143,10 @@ Status fit_grid_to_hessian(Context& context, const GridOptions& options, const T
   int64_t bad = -1;
   LUTRA_TRY(find_non_finite(context, hessian, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "grid: the Hessian is not finite at this element", bad);
+  if (rows == 0 || k == 0) return ok_status();
   const int64_t length = std::min(k, group_length(options.group_size, k));
   const int64_t candidates = options.symmetric ? kShrinkSteps : 2 * kShrinkSteps;
-  const int64_t band = std::clamp<int64_t>(kBandElements / (candidates * length), 1, std::max<int64_t>(rows, 1));
+  const int64_t band = std::clamp<int64_t>(kBandElements / (candidates * length), 1, rows);
   const size_t held = static_cast<size_t>(band * candidates * length) * sizeof(float);
   // The product uses the context's scratch: these live beside it.
   const AlignedBuffer block(static_cast<size_t>(length * length) * sizeof(float));
