@@ -18,7 +18,6 @@ namespace {
 constexpr bool bit(uint32_t word, int index) { return (word >> index) & 1u; }
 
 constexpr int kOsxsave = 27;  // of leaf 1 ecx: xgetbv may be executed
-constexpr uint32_t kAmx = kAmxTile | kAmxInt8 | kAmxBf16;
 
 #if defined(__x86_64__)
 X86Words read_words() {
@@ -33,24 +32,12 @@ X86Words read_words() {
   if (eax >= 1) __get_cpuid_count(7, 1, &words.leaf7_1_eax, &ebx, &ecx, &edx);
   return words;
 }
-
-// Holds for the whole process, threads that already run included.
-bool grant_tiles() {
-#if defined(__linux__)
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
-}
 #endif
 
 uint32_t detect() {
   uint32_t features = 0;
 #if defined(__x86_64__)
   features = x86_features(read_words());
-  if ((features & kAmx) && !grant_tiles()) features &= ~kAmx;
 #elif defined(__aarch64__)
   features = kNeon;
 #if defined(__linux__)
@@ -91,6 +78,16 @@ uint32_t x86_features(const X86Words& words) {
 uint32_t cpu_features() {
   static const uint32_t features = detect();
   return features;
+}
+
+bool request_tiles() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 }  // namespace lutra

@@ -24,6 +24,7 @@ enum Feature : uint32_t {
   kInt8Matrix = 1u << 13,  // i8mm
 };
 constexpr uint32_t kEveryFeature = (1u << 14) - 1;
+constexpr uint32_t kEveryAmx = kAmxTile | kAmxInt8 | kAmxBf16;
 
 // What an x86 processor tells of itself. Zero where it does not know the leaf.
 struct X86Words {
@@ -39,8 +40,11 @@ struct X86Words {
 // granted to a process only on request, which is not part of this.
 uint32_t x86_features(const X86Words& words);
 
-// This machine's features. The first call asks Linux for the tiles' state; refused, the processor counts as having
-// none.
+// This machine's features.
 uint32_t cpu_features();
+
+// Asks Linux for the tiles' state, without which they may not be touched. The grant holds for the whole process,
+// threads that already run included, and for good: alternate signal stacks need room for 8 KiB more from then on.
+bool request_tiles();
 
 }  // namespace lutra

@@ -45,7 +45,13 @@ const Override& isa_override() {
 
 std::span<const IsaLevel> isa_levels_here() { return kLevelsHere; }
 
-uint32_t usable_features() { return cpu_features() & isa_override().allowed; }
+uint32_t usable_features() {
+  static const uint32_t usable = [] {
+    const uint32_t features = cpu_features() & isa_override().allowed;
+    return (features & kEveryAmx) && !request_tiles() ? features & ~kEveryAmx : features;
+  }();
+  return usable;
+}
 
 bool isa_override_valid() { return isa_override().valid; }
 

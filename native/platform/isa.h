@@ -53,7 +53,8 @@ constexpr Isa best_isa(uint32_t features) {
 std::span<const IsaLevel> isa_levels_here();
 
 // Those features of this machine that LUTRA_ISA, read at first use, leaves: all when it is unset or names no level of
-// this architecture, which `isa_override_valid` tells.
+// this architecture, which `isa_override_valid` tells. The first call requests the tiles where they are among them;
+// refused, there are none.
 uint32_t usable_features();
 bool isa_override_valid();
 

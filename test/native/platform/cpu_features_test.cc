@@ -1,5 +1,10 @@
 #include "platform/cpu_features.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "../harness.h"
 #include "platform/isa.h"
 
@@ -94,3 +99,15 @@ LUTRA_TEST(platform, usable_features_are_this_machines) {
   CHECK((usable_features() & ~cpu_features()) == 0);
   CHECK(cpu_features() == cpu_features());
 }
+
+// A process that may not use the tiles does not ask for their state, nor pay for it.
+#if defined(__x86_64__) && defined(__linux__)
+LUTRA_TEST(platform, tiles_are_requested_where_they_are_used) {
+  const bool used = (usable_features() & kAmxTile) != 0;
+  constexpr long kGetPermission = 0x1022;  // ARCH_GET_XCOMP_PERM
+  uint64_t permitted = 0;
+  if (syscall(SYS_arch_prctl, kGetPermission, &permitted) != 0)
+    return lutra::test::skip("this Linux grants no register states");
+  CHECK(((permitted >> 18) & 1) == used);
+}
+#endif
