@@ -1,14 +1,17 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { LutraError } from '../../lib/errors.js';
 import {
   CheckpointWriter,
   defaultLimits,
   type JsonObject,
   planCheckpoint,
+  type QuantizedEntry,
   readCheckpoint,
 } from '../../lib/formats/index.js';
+import { nativeMemory } from '../../lib/native/index.js';
+import { Tensor } from '../../lib/tensor/index.js';
 import { codeOf, failureOf, fileBytes, scratchDirectory, seeded } from '../lib/formats/safetensors-bytes.js';
 import { entryOf, qProj, recipe, seededMatrix, upProj, writeModel } from '../lib/formats/tiny-model.js';
 
@@ -16,8 +19,8 @@ const scratch = scratchDirectory();
 let made = 0;
 const fresh = (): string => join(scratch, `${made++}`);
 
-/** A whole checkpoint of a uniform and a planes matrix, to break. */
-async function whole(): Promise<{
+/** A whole checkpoint of a uniform and a planes matrix, to break; the first with a sub-branch where one is asked for. */
+async function whole(subBranch?: QuantizedEntry['subBranch']): Promise<{
   directory: string;
   config: JsonObject;
   quantization: JsonObject;
@@ -26,7 +29,7 @@ async function whole(): Promise<{
   const directory = fresh();
   await using source = await readCheckpoint(writeModel(fresh()));
   const quantized = new Map([
-    [qProj, entryOf()],
+    [qProj, entryOf({}, 'f16', subBranch)],
     [upProj, entryOf({ rows: 130, bits: 2, kind: 'planes', offsets: 'real' })],
   ]);
   const plan = await planCheckpoint({ source, quantized, recipe });
@@ -192,6 +195,48 @@ describe('parts whose content cannot be right', () => {
     }
   });
 
+  test.each([
+    ['.scales', 'f16'],
+    ['.sub_a', 'f16'],
+    ['.sub_b', 'f16'],
+    ['.sub_a', 'bf16'],
+    ['.sub_b', 'bf16'],
+    ['.sub_a_scales', 'i8'],
+    ['.sub_b_scales', 'i8'],
+  ] as const)('a NaN in %s of a matrix with a sub-branch of %s is named with its index', async (suffix, dtype) => {
+    const { directory } = await whole({ rank: 4, dtype });
+    // The same bits are a NaN of f16, of bf16 and, twice, of f32.
+    const width = dtype === 'i8' ? 4 : 2;
+    const nan = [0xff, 0x7f, 0xff, 0x7f].slice(0, width);
+    await poke(directory, qProj.slice(0, -7) + suffix, (_end, begin) => begin + width * 3, nan);
+    await using checkpoint = await readCheckpoint(directory);
+    const held = nativeMemory();
+    const error = await failureOf(() => checkpoint.load(qProj));
+    expect([error.code, error.found]).toEqual(['LUTRA_E_NON_FINITE', 3]);
+    expect(error.where).toContain(qProj.slice(0, -7) + suffix);
+    expect(nativeMemory()).toBe(held);
+  });
+
+  test('nothing is kept of a matrix whose pair cannot be given its shape', async () => {
+    const { directory } = await whole({ rank: 4, dtype: 'i8' });
+    await using checkpoint = await readCheckpoint(directory);
+    const { reshape } = Tensor.prototype;
+    const held = nativeMemory();
+    for (const failing of [0, 1]) {
+      let calls = 0;
+      const spy = vi.spyOn(Tensor.prototype, 'reshape').mockImplementation(function (this: Tensor, shape) {
+        if (calls++ === failing) throw new Error('reshape fails');
+        return reshape.call(this, shape);
+      });
+      try {
+        await expect(checkpoint.load(qProj)).rejects.toThrow('reshape fails');
+      } finally {
+        spy.mockRestore();
+      }
+      expect(nativeMemory()).toBe(held);
+    }
+  });
+
   test('padding that is not zero', async () => {
     const { directory } = await whole();
     // 96 rows of 3 groups of zero codes: 288 bytes in 320.
@@ -206,6 +251,57 @@ describe('parts whose content cannot be right', () => {
     const { directory } = await whole();
     writeFileSync(join(directory, 'model.safetensors'), fileBytes({}));
     expect(await codeOf(() => readCheckpoint(directory))).toBe('LUTRA_E_NOT_FOUND');
+  });
+});
+
+describe('a file whose parts are of another type or size than their entry', () => {
+  const stem = qProj.slice(0, -'.weight'.length);
+  type StoredEntry = { dtype: string; shape: number[]; data_offsets: number[] };
+  /** Rewrites what the file's header says of a part; its bytes stay. */
+  function redeclare(directory: string, part: string, change: (entry: StoredEntry) => void): void {
+    const path = join(directory, 'model.safetensors');
+    const bytes = readFileSync(path);
+    const end = 8 + Number(bytes.readBigUInt64LE());
+    const header = JSON.parse(bytes.toString('utf8', 8, end)) as Record<string, StoredEntry>;
+    change(header[part]!);
+    writeFileSync(path, fileBytes(header, bytes.subarray(end)));
+  }
+  const types: [string, string, number][] = [
+    ['.codes', 'I8', 1],
+    ['.scales', 'BF16', 1],
+    ['.scales', 'F32', 2],
+    ['.offsets', 'I8', 1],
+    ['.sub_a', 'BF16', 1],
+    ['.sub_b', 'I8', 0.5],
+  ];
+
+  test.each(types)('%s as %s', async (suffix, dtype, shrink) => {
+    const { directory } = await whole({ rank: 4, dtype: 'f16' });
+    redeclare(directory, stem + suffix, (entry) => Object.assign(entry, { dtype, shape: [entry.shape[0]! / shrink] }));
+    const error = await failureOf(() => readCheckpoint(directory));
+    expect([error.code, error.found]).toEqual(['LUTRA_E_DTYPE', dtype]);
+    expect(error.where).toContain(stem + suffix);
+  });
+
+  test.each(['.codes', '.scales', '.offsets', '.sub_a', '.sub_b'])('%s of two dimensions', async (suffix) => {
+    const { directory } = await whole({ rank: 4, dtype: 'f16' });
+    redeclare(directory, stem + suffix, (entry) => Object.assign(entry, { shape: [entry.shape[0]! / 2, 2] }));
+    const error = await failureOf(() => readCheckpoint(directory));
+    expect(error.code).toBe('LUTRA_E_SHAPE');
+    expect(error.where).toContain(stem + suffix);
+  });
+
+  test.each([
+    ['more rank than stored', { rank: 5, dtype: 'F16' }, 'LUTRA_E_SHAPE', '.sub_a'],
+    ['less rank than stored', { rank: 3, dtype: 'F16' }, 'LUTRA_E_SHAPE', '.sub_a'],
+    ['another type than stored', { rank: 4, dtype: 'BF16' }, 'LUTRA_E_DTYPE', '.sub_a'],
+  ])('a sub-branch of %s', async (_name, declared, code, suffix) => {
+    const broken = await whole({ rank: 4, dtype: 'f16' });
+    broken.entry.sub_branch = declared;
+    writeFileSync(join(broken.directory, 'config.json'), JSON.stringify(broken.config));
+    const error = await failureOf(() => readCheckpoint(broken.directory));
+    expect(error.code).toBe(code);
+    expect(error.where).toContain(stem + suffix);
   });
 });
 
