@@ -11,24 +11,33 @@ import {
   quantizeModel,
   readCheckpoint,
 } from '../../lib/index.js';
+import { addon } from '../../lib/native/index.js';
 import { seeded } from '../lib/formats/safetensors-bytes.js';
 import { scratchDirectory } from '../lib/pipeline/random-model.js';
 import { LlamaOracle, type OracleTensor } from '../oracle/llama-oracle.js';
 import { readOracleModel } from '../oracle/read-weights.js';
 import { randomPacked } from './tile.js';
 
-/** What each level needs, from worse to better: every one that this machine runs, whatever the best one is. */
+/** What each level needs, whatever the best one of this machine is. */
 const avx2 = ['AVX2', 'FMA', 'F16C'];
 const avx512 = [...avx2, 'AVX-512 F/BW/DQ/VL'];
-const levels: Record<string, string[]> = {
+const avx512vbmi = [...avx512, 'AVX-512 VNNI', 'AVX-512 VBMI'];
+const needs: Record<string, string[]> = {
   scalar: [],
   avx2,
   avxvnni: [...avx2, 'AVX-VNNI'],
   avx512,
-  avx512vbmi: [...avx512, 'AVX-512 VNNI', 'AVX-512 VBMI'],
+  avx512vbmi,
+  amx: [...avx512vbmi, 'AVX-512 BF16', 'AMX-TILE', 'AMX-INT8', 'AMX-BF16'],
+  neon: ['NEON'],
+  neondot: ['NEON', 'dot product'],
+  neoni8mm: ['NEON', 'dot product', 'i8mm'],
 };
 const { features } = doctor();
-const isas = Object.keys(levels).filter((isa) => levels[isa]!.every((feature) => features.includes(feature)));
+/** Every level that the addon names, from worse to better, and those of them that this machine runs. */
+const levels = addon().describe().isas;
+const runs = (isa: string, on: readonly string[]) => needs[isa]!.every((feature) => on.includes(feature));
+const isas = levels.filter((isa) => runs(isa, features));
 const modes = ['exact', 'accurate', 'fast'] as const;
 
 type Shape = [
@@ -129,8 +138,8 @@ describe.each(isas)('with LUTRA_ISA=%s', (isa) => {
     const { diagnosis } = results;
     expect(diagnosis.isa).toBe(isa);
     expect(diagnosis.environment).toMatchObject({ LUTRA_ISA: isa });
-    for (const version of Object.values(diagnosis.kernels))
-      expect(isas.slice(0, isas.indexOf(isa) + 1)).toContain(version);
+    for (const [family, version] of Object.entries(diagnosis.kernels))
+      expect(runs(version, needs[isa]!), `${family} runs ${version}`).toBe(true);
     expect(diagnosis.kernels.lut_gemm).toBe(isa);
     expect(diagnosis.advice).toEqual(isa === 'scalar' ? [expect.stringContaining('scalar path')] : []);
   });
@@ -154,6 +163,16 @@ describe.each(isas)('with LUTRA_ISA=%s', (isa) => {
   it('logits of the original agree with the fp64 oracle', () => {
     const { logits } = runWith(isa, { cases: [], model: demo, ids });
     expect(nmse(logits.exact, expected[demo]!)).toBeLessThan(1e-10);
+  });
+});
+
+describe('a LUTRA_ISA that this machine cannot run', () => {
+  it('leaves the best level of those that it can and that the forced one holds', () => {
+    for (const missing of levels.filter((isa) => !isas.includes(isa))) {
+      const { diagnosis } = runWith(missing, { cases: [] });
+      const held = needs[missing]!.filter((feature) => features.includes(feature));
+      expect(diagnosis.isa, missing).toBe(levels.filter((isa) => runs(isa, held)).at(-1));
+    }
   });
 });
 
