@@ -23,7 +23,7 @@ namespace {
 
 // How long an idle lane watches for the next region before it sleeps.
 constexpr std::chrono::microseconds kSpin{50};
-// What a region must still take its caller before it wakes sleeping lanes: they come some 50 us after a system call.
+// What regions must take their caller before they wake sleeping lanes: these come some 50 us after a system call.
 constexpr std::chrono::microseconds kWorthWaking{100};
 
 // Set while this thread works on a part: a region started there runs inline.
@@ -65,6 +65,8 @@ int available_processors() {
 }  // namespace
 
 struct ThreadPool::Shared {
+  using Clock = std::chrono::steady_clock;
+
   // The region under way. Written under `mutex` while no lane is inside, read by lanes after they saw `generation`.
   PartFunction function = nullptr;
   void* context = nullptr;
@@ -76,6 +78,11 @@ struct ThreadPool::Shared {
   std::atomic<uint64_t> generation{0};
 
   std::mutex region;  // one region at a time, first come first served
+  // What callers worked without sleeping lanes in regions that followed each other within kSpin, and when the last of
+  // them ended. Under `region`.
+  Clock::duration spent{0};
+  Clock::time_point ended;
+
   std::mutex mutex;
   std::condition_variable wake;
   std::atomic<int> asleep{0};
@@ -93,24 +100,37 @@ struct ThreadPool::Shared {
     inside_region = false;
   }
 
-  // The caller's share. Lanes that sleep are woken once the parts that are left, at the pace of those done, would take
-  // the caller longer than kWorthWaking.
-  void lead() {
-    using Clock = std::chrono::steady_clock;
+  void wake_lanes() {
+    wake.notify_all();
+    spent = Clock::duration::zero();
+  }
+
+  // The caller's share. Lanes that sleep are woken at once where parts are long; else once the parts that are left, at
+  // the pace of those done, and what the regions right before this one took come to more than kWorthWaking. In a
+  // stream of short regions, lanes that come too late for this one are there for the next.
+  void lead(PartLength length) {
     bool sleeping = asleep.load() > 0;
+    if (sleeping && length == PartLength::kLong) {
+      wake_lanes();
+      sleeping = false;
+    }
     const Clock::time_point start = sleeping ? Clock::now() : Clock::time_point();
+    if (sleeping && start - ended > kSpin) spent = Clock::duration::zero();
     inside_region = true;
     for (int64_t done = 1;; ++done) {
       if (cancel && cancel->cancelled()) break;
       const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
       if (part >= parts) break;
       function(context, part);
-      if (sleeping && (Clock::now() - start) * (parts - part - 1) > kWorthWaking * done) {
-        wake.notify_all();
+      if (sleeping && (Clock::now() - start) * (parts - part - 1) > (kWorthWaking - spent) * done) {
+        wake_lanes();
         sleeping = false;
       }
     }
     inside_region = false;
+    if (!sleeping) return;
+    ended = Clock::now();
+    spent += ended - start;
   }
 
   // Waits until `generation` moves on from `seen`. Returns false when the pool is stopping.
@@ -181,8 +201,8 @@ std::shared_ptr<ThreadPool> ThreadPool::acquire() {
   return pool;
 }
 
-bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* cancel, PartFunction function,
-                            void* context) {
+bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* cancel, PartLength length,
+                            PartFunction function, void* context) {
   const bool alone = parts <= 1 || lanes() == 1 || max_lanes == 1 || inside_region;
   if (alone) {
     for (int64_t part = 0; part < parts; ++part) {
@@ -209,7 +229,7 @@ bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* can
     std::lock_guard lock(s.mutex);
     s.generation.fetch_add(1);
   }
-  s.lead();
+  s.lead(length);
   // Nobody may start a part after this: the body lives on the caller's stack.
   s.seats.store(0);
   while (s.inside.load() != 0) relax();

@@ -2,8 +2,8 @@
 //
 // A parallel region is a number of parts and a function that computes one part. Which lane computes which part
 // is not fixed, so a part must not depend on its lane, and results are the same for every number of lanes.
-// The calling thread is always one of the lanes; where the others sleep and the region is short, the only one. Regions
-// of different callers run one after the other; a region started inside a part runs inline on that lane.
+// The calling thread is always one of the lanes; where the others sleep and the region is short and alone, the only
+// one. Regions of different callers run one after the other; a region started inside a part runs inline on that lane.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,12 @@
 #include "core/cancel.h"
 
 namespace lutra {
+
+// What the caller of a region knows of its parts before it has measured one.
+enum class PartLength : uint8_t {
+  kUnknown,
+  kLong,  // a part or two are worth a lane's waking
+};
 
 class ThreadPool {
  public:
@@ -33,16 +39,18 @@ class ThreadPool {
   // Runs body(part) for every part in [0, parts) on at most max_lanes lanes (0: all).
   // Returns false if `cancel` was raised; parts not yet started are then left out.
   template <typename Body>
-  bool run(int64_t parts, int max_lanes, const CancelToken* cancel, Body&& body) {
+  bool run(int64_t parts, int max_lanes, const CancelToken* cancel, Body&& body,
+           PartLength length = PartLength::kUnknown) {
     using Plain = std::remove_reference_t<Body>;
     return run_erased(
-        parts, max_lanes, cancel, [](void* context, int64_t part) { (*static_cast<Plain*>(context))(part); },
+        parts, max_lanes, cancel, length, [](void* context, int64_t part) { (*static_cast<Plain*>(context))(part); },
         const_cast<void*>(static_cast<const void*>(&body)));
   }
 
  private:
   using PartFunction = void (*)(void* context, int64_t part);
-  bool run_erased(int64_t parts, int max_lanes, const CancelToken* cancel, PartFunction function, void* context);
+  bool run_erased(int64_t parts, int max_lanes, const CancelToken* cancel, PartLength length, PartFunction function,
+                  void* context);
 
   struct Shared;
   std::unique_ptr<Shared> shared_;

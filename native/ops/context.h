@@ -25,7 +25,11 @@ struct Context {
 
   template <typename Body>
   bool parallel(int64_t parts, Body&& body) {
-    return pool->run(parts, threads, cancel, body);
+    return parallel(parts, PartLength::kUnknown, body);
+  }
+  template <typename Body>
+  bool parallel(int64_t parts, PartLength length, Body&& body) {
+    return pool->run(parts, threads, cancel, body, length);
   }
 
  private:

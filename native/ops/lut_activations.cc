@@ -15,6 +15,8 @@ constexpr int64_t kRegionProducts = int64_t{1} << 28;
 constexpr int64_t kPartsPerLane = 8;
 // Handing a part to another lane costs as much as some ten thousand of them.
 constexpr int64_t kPartProducts = int64_t{1} << 16;
+// Sleeping lanes are woken for parts of so many before one is measured.
+constexpr int64_t kLongPartProducts = int64_t{1} << 22;
 
 int64_t batch_of(const LutPanelKernels* panels, int64_t tokens) {
   return std::min(panels ? kPanelTokens : kLutTableTokens, tokens);
@@ -104,7 +106,8 @@ bool LutActivations::multiply(Context& context, const uint8_t* memory, size_t fi
     const int64_t wanted = round_up(std::max(least, count / (context.lanes() * kPartsPerLane)), together);
     // Wide rows leave few tiles to a region: tiles share a pass where that leaves no lane without one.
     const int64_t per_part = panels_ ? std::min(wanted, ceil_div(count, context.lanes())) : wanted;
-    const bool done = context.parallel(ceil_div(count, per_part), [&](int64_t part) {
+    const PartLength length = per_part * tile_products < kLongPartProducts ? PartLength::kUnknown : PartLength::kLong;
+    const bool done = context.parallel(ceil_div(count, per_part), length, [&](int64_t part) {
       const LaneScratch::Slot slot(lanes);
       const int64_t from = begin + part * per_part;
       each_run(weights, from, std::min(begin + count, from + per_part), together,

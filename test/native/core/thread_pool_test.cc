@@ -12,6 +12,7 @@
 #include "../harness.h"
 
 using lutra::CancelToken;
+using lutra::PartLength;
 using lutra::ThreadPool;
 
 LUTRA_TEST(core, every_part_runs_once) {
@@ -78,14 +79,18 @@ LUTRA_TEST(core, cancel_leaves_parts_out) {
 }
 
 // Parts of a region that other lanes than the caller's computed, after these had the time to fall asleep.
-static int parts_of_others(ThreadPool& pool, int64_t parts, std::chrono::microseconds each) {
+static int parts_of_others(ThreadPool& pool, int64_t parts, std::chrono::microseconds each,
+                           PartLength length = PartLength::kUnknown) {
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
   std::atomic<int> others{0};
   const std::thread::id caller = std::this_thread::get_id();
-  CHECK(pool.run(parts, 0, nullptr, [&](int64_t) {
-    if (std::this_thread::get_id() != caller) others++;
-    if (each.count() > 0) std::this_thread::sleep_for(each);
-  }));
+  CHECK(pool.run(
+      parts, 0, nullptr,
+      [&](int64_t) {
+        if (std::this_thread::get_id() != caller) others++;
+        if (each.count() > 0) std::this_thread::sleep_for(each);
+      },
+      length));
   return others.load();
 }
 
@@ -99,6 +104,48 @@ LUTRA_TEST(core, only_long_regions_wake_lanes) {
     helped = helped || parts_of_others(pool, 8, std::chrono::microseconds(1000)) > 0;
   }
   CHECK(alone);
+  CHECK(helped);
+}
+
+// Parts of `regions` regions, each of 8 parts of 10 us of work, that other lanes than the caller's computed, after
+// these had the time to fall asleep.
+static int parts_of_others_in_stream(ThreadPool& pool, int regions, std::chrono::microseconds apart) {
+  using Clock = std::chrono::steady_clock;
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::atomic<int> others{0};
+  const std::thread::id caller = std::this_thread::get_id();
+  for (int i = 0; i < regions; ++i) {
+    CHECK(pool.run(8, 0, nullptr, [&](int64_t) {
+      if (std::this_thread::get_id() != caller) others++;
+      for (const Clock::time_point end = Clock::now() + std::chrono::microseconds(10); Clock::now() < end;) continue;
+    }));
+    if (apart.count() > 0) std::this_thread::sleep_for(apart);
+  }
+  return others.load();
+}
+
+LUTRA_TEST(core, a_stream_of_short_regions_wakes_lanes) {
+  ThreadPool pool(2);
+  bool helped = false;
+  for (int i = 0; i < 50 && !helped; ++i)
+    helped = parts_of_others_in_stream(pool, 100, std::chrono::microseconds(0)) > 0;
+  CHECK(helped);
+}
+
+LUTRA_TEST(core, short_regions_far_apart_wake_nobody) {
+  ThreadPool pool(2);
+  bool alone = false;
+  for (int i = 0; i < 200 && !alone; ++i)
+    alone = parts_of_others_in_stream(pool, 5, std::chrono::microseconds(1000)) == 0;
+  CHECK(alone);
+}
+
+// Two parts on two lanes: after the first there is nothing left that another lane could take.
+LUTRA_TEST(core, long_parts_wake_lanes_before_the_first) {
+  ThreadPool pool(2);
+  bool helped = false;
+  for (int i = 0; i < 50 && !helped; ++i)
+    helped = parts_of_others(pool, 2, std::chrono::microseconds(1000), PartLength::kLong) > 0;
   CHECK(helped);
 }
 
