@@ -28,8 +28,9 @@ const markers: Readonly<Record<string, Marker>> = {
 
 /** Multiplications with a weight for every packed byte. */
 const intensityOf = (row: BenchRow): number => row.gigaMacsPerSecond / row.gigabytesPerSecond;
-const colourOf = (row: BenchRow): string => colours[row.weights] ?? grey;
-const markerOf = (row: BenchRow): Marker => markers[row.mode.replace('-invariant', '')] ?? 'circle';
+/** Variants of one width or mode look the same. */
+const widthOf = (row: BenchRow): string => row.weights.replace(/r\d+$/, '');
+const modeOf = (row: BenchRow): string => row.mode.replace('-invariant', '');
 
 /** Maps a logarithmic range of values to pixels. */
 class Axis {
@@ -122,16 +123,16 @@ function roofSvg(x: Axis, y: Axis, bandwidth: number, peak: number | undefined):
 function pointSvg(x: Axis, y: Axis, row: BenchRow): string {
   const title = `${row.by} ${row.mode} ${row.weights}, ${row.shape}, ${row.tokens} tokens, ${row.caches}: ${row.milliseconds.toFixed(4)} ms`;
   const at: [number, number] = [x.at(intensityOf(row)), y.at(row.gigaMacsPerSecond)];
-  return markerSvg(markerOf(row), at, colourOf(row), row.caches !== 'cold', title);
+  return markerSvg(markers[modeOf(row)] ?? 'circle', at, colours[widthOf(row)] ?? grey, row.caches !== 'cold', title);
 }
 
 function legendSvg(rows: readonly BenchRow[], top: number): string {
   const unique = (names: string[]) => [...new Set(names)].sort();
   const lines: { text: string; marker: Marker; colour: string; filled: boolean }[][] = [
-    unique(rows.map((row) => row.weights)).map((name) => {
+    unique(rows.map(widthOf)).map((name) => {
       return { text: name, marker: 'circle', colour: colours[name] ?? grey, filled: true };
     }),
-    unique(rows.map((row) => `${row.by} ${row.mode}`)).map((name) => {
+    unique(rows.map((row) => `${row.by} ${modeOf(row)}`)).map((name) => {
       return { text: name, marker: markers[name.split(' ')[1] ?? ''] ?? 'circle', colour: grey, filled: true };
     }),
     unique(rows.map((row) => row.caches)).map((name) => {
