@@ -2,7 +2,7 @@ import { HessianCollector } from '../calibration/index.js';
 import type { Checkpoint } from '../formats/index.js';
 import type { BlockGraph, LinearNode, ModelGraph } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
-import { asFloat32, prepareInputs } from '../quantization/index.js';
+import { asFloat32, needsOf, prepareInputs, type Statistics } from '../quantization/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
 import { BlockRunner } from './block-runner.js';
@@ -23,7 +23,8 @@ export async function streamMatrices(
     for (const block of graph.blocks)
       for (const node of block.linears) {
         using w = (await source.load(node.name, { signal })) as Tensor;
-        (await layers.quantize(block, node, w, inputs)).dispose();
+        using solved = await layers.solve(block, node, w, inputs);
+        (await layers.write(solved)).dispose();
       }
   } finally {
     prepared.release();
@@ -52,7 +53,7 @@ export async function streamBlocks(
       const weights = await loadBlock(source, block, context);
       try {
         const step = { block: block.index + 1, blocks: graph.blocks.length, windows: windows.length };
-        await quantizeBlock(block, weights, runner, layers, context, step);
+        await quantizeBlock({ block, weights, runner, layers, context, step });
         if (step.block < step.blocks)
           await runner.run(block, weights, {
             keep: true,
@@ -67,15 +68,36 @@ export async function streamBlocks(
   }
 }
 
-/** Collects the block's Hessians, then replaces each linear layer's weights by what its packed ones stand for. */
-async function quantizeBlock(
-  block: BlockGraph,
-  weights: Map<string, Weight>,
-  runner: BlockRunner,
-  layers: LayerWriter,
-  context: JobContext,
-  step: { block: number; blocks: number; windows: number },
-): Promise<void> {
+/** What one block is worked on with. */
+interface BlockWork {
+  block: BlockGraph;
+  /** The block's tensors by name; layers that are through have the weights that their packed ones stand for. */
+  weights: Map<string, Weight>;
+  runner: BlockRunner;
+  layers: LayerWriter;
+  context: JobContext;
+  step: { block: number; blocks: number; windows: number };
+}
+
+/** Quantizes the block's linear layers, input by input, and writes them. */
+async function quantizeBlock(work: BlockWork): Promise<void> {
+  const collector = needsOf(work.context.recipe).includes('hessian') ? await collectHessians(work) : null;
+  try {
+    for (const [input, nodes] of byInput(work.block.linears)) {
+      const taken = collector?.take(input);
+      try {
+        await quantizeLayers(work, nodes, taken ?? {}, input);
+      } finally {
+        taken?.hessian.dispose();
+      }
+    }
+  } finally {
+    collector?.dispose();
+  }
+}
+
+/** The Hessians of everything that the block's linear layers read, all of one pass with the block as it is. */
+async function collectHessians({ block, weights, runner, context, step }: BlockWork): Promise<HessianCollector> {
   const collector = new HessianCollector();
   try {
     await runner.run(block, weights, {
@@ -86,23 +108,32 @@ async function quantizeBlock(
         context.report({ phase: 'collect', ...step, window });
       },
     });
-    for (const [input, nodes] of byInput(block.linears)) {
-      const { hessian, tokens } = collector.take(input);
-      using statistics = { hessian, tokens, [Symbol.dispose]: () => hessian.dispose() };
-      const prepared = await prepareInputs(context.recipe, statistics, { ...context, where: input });
-      try {
-        for (const node of nodes) {
-          const original = weights.get(node.name) as Tensor;
-          using packed = await layers.quantize(block, node, original, { ...prepared, statistics, tokens });
-          weights.set(node.name, await unpacked(packed, context));
-          original.dispose();
-        }
-      } finally {
-        prepared.release();
-      }
+    return collector;
+  } catch (error) {
+    collector.dispose();
+    throw error;
+  }
+}
+
+/** Layers that share their input. */
+async function quantizeLayers(
+  { block, weights, layers, context }: BlockWork,
+  nodes: readonly LinearNode[],
+  statistics: Statistics,
+  input: string,
+): Promise<void> {
+  const prepared = await prepareInputs(context.recipe, statistics, { ...context, where: input });
+  const inputs = { ...prepared, statistics, tokens: statistics.tokens ?? null };
+  try {
+    for (const node of nodes) {
+      const original = weights.get(node.name) as Tensor;
+      using solved = await layers.solve(block, node, original, inputs);
+      using packed = await layers.write(solved);
+      weights.set(node.name, await unpacked(packed, context));
+      original.dispose();
     }
   } finally {
-    collector.dispose();
+    prepared.release();
   }
 }
 

@@ -2,11 +2,13 @@ import { lutraError } from '../errors.js';
 import type { CheckpointWriter } from '../formats/index.js';
 import type { BlockGraph, LinearNode } from '../models/index.js';
 import {
-  gridOf,
+  disposeSolved,
   type PreparedInputs,
-  quantizeMatrix,
+  pack,
   type Recipe,
+  type SolvedMatrix,
   type Statistics,
+  solveMatrix,
   type Warning,
 } from '../quantization/index.js';
 import type { QuantizedTensor, Tensor } from '../tensor/index.js';
@@ -28,9 +30,17 @@ export interface LayerInputs extends PreparedInputs {
   tokens: number | null;
 }
 
-/** Quantizes layers, writes each to the checkpoint and keeps its report. */
+/** A linear layer as its solver left it; the caller's to dispose. */
+export interface SolvedNode extends SolvedMatrix {
+  node: LinearNode;
+  tokens: number | null;
+  [Symbol.dispose](): void;
+}
+
+/** Solves layers, packs and writes each to the checkpoint and keeps its report. */
 export class LayerWriter {
   readonly results: LayerResult[] = [];
+  #solved = 0;
 
   constructor(
     private readonly context: JobContext,
@@ -39,28 +49,43 @@ export class LayerWriter {
     private readonly blocks: number,
   ) {}
 
-  /** @returns the packed weights, written already; the caller's to dispose. */
-  async quantize(block: BlockGraph, node: LinearNode, w: Tensor, inputs: LayerInputs): Promise<QuantizedTensor> {
+  /** @throws `LUTRA_E_STRICT` for a warning in a strict job, and what the method throws */
+  async solve(block: BlockGraph, node: LinearNode, w: Tensor, inputs: LayerInputs): Promise<SolvedNode> {
     const { recipe, threads, signal } = this.context;
-    const { name } = node;
-    const { tensor, report } = await quantizeMatrix(w, recipe, inputs, { threads, signal, where: name });
+    const solved = await solveMatrix(w, recipe, inputs, { threads, signal, where: node.name });
+    const { report } = solved;
+    const dispose = () => disposeSolved(solved);
     try {
-      if (this.context.strict) refuseWarnings(name, report.warnings);
+      if (this.context.strict) refuseWarnings(node.name, report.warnings);
+    } catch (error) {
+      dispose();
+      throw error;
+    }
+    this.#solved += 1;
+    this.context.report({
+      phase: 'quantize',
+      block: block.index + 1,
+      blocks: this.blocks,
+      layer: node.name,
+      index: this.#solved,
+      layers: this.layers,
+      relativeError: report.relativeError,
+    });
+    return { ...solved, node, tokens: inputs.tokens, [Symbol.dispose]: dispose };
+  }
+
+  /** @returns the packed weights, written already; the caller's to dispose. */
+  async write({ node, grid, scaleDtype, solution, report, tokens }: SolvedNode): Promise<QuantizedTensor> {
+    const { threads, signal } = this.context;
+    const { name } = node;
+    const tensor = await pack(solution, grid, scaleDtype, { threads, signal, where: name });
+    try {
       await this.writer.put(name, tensor, { signal });
     } catch (error) {
       tensor.dispose();
       throw error;
     }
-    this.results.push({ name, ...gridOf(recipe, name), ...report, tokens: inputs.tokens });
-    this.context.report({
-      phase: 'quantize',
-      block: block.index + 1,
-      blocks: this.blocks,
-      layer: name,
-      index: this.results.length,
-      layers: this.layers,
-      relativeError: report.relativeError,
-    });
+    this.results.push({ name, ...grid, ...report, tokens });
     return tensor;
   }
 }

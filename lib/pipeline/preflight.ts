@@ -5,13 +5,13 @@ import {
   asFloat32,
   type Call,
   chooseScaleDtype,
-  findSolver,
   gridOf,
   layoutOf,
   matchesLayer,
   type Recipe,
   refuseNonFinite,
   type ScaleDtype,
+  storageOf,
 } from '../quantization/index.js';
 import type { Tensor } from '../tensor/index.js';
 import type { Progress } from './progress.js';
@@ -44,7 +44,7 @@ export function entriesOf(
   recipe: Recipe,
   scaleDtypes: ReadonlyMap<string, ScaleDtype>,
 ): Map<string, QuantizedEntry> {
-  const { storage } = findSolver(recipe.solver.method);
+  const storage = storageOf(recipe);
   const entries = linearsOf(graph).map(({ name, outFeatures, inFeatures }): [string, QuantizedEntry] => {
     const layout = layoutOf(gridOf(recipe, name), storage, outFeatures, inFeatures);
     const scaleDtype = scaleDtypes.get(name) ?? 'f16';
@@ -67,7 +67,7 @@ export async function inspectWeights(
   report: (event: Progress) => void,
 ): Promise<Map<string, ScaleDtype>> {
   const scaleDtypes = new Map<string, ScaleDtype>();
-  const { storage } = findSolver(recipe.solver.method);
+  const storage = storageOf(recipe);
   const layers = new Set(linearsOf(graph).map(({ name }) => name));
   for (const name of graph.shapes.keys()) {
     const where = { ...call, where: name };

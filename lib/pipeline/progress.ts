@@ -10,7 +10,7 @@ export type Progress =
   | { phase: 'embed'; window: number; windows: number }
   /** A window went through a block in full precision; its activations are in the Hessians. */
   | { phase: 'collect'; block: number; blocks: number; window: number; windows: number }
-  /** A layer was quantized and written. */
+  /** A layer was quantized. */
   | {
       phase: 'quantize';
       block: number;

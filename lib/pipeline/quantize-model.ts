@@ -92,7 +92,7 @@ async function writeLayers(
   return results;
 }
 
-const needsCalibration = (recipe: Recipe): boolean => needsOf(recipe).length > 0;
+const needsCalibration = (recipe: Recipe): boolean => needsOf(recipe).length > 0 || recipe.finetune.length > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
   if (calibration) requireSource(calibration);

@@ -1,18 +1,39 @@
-export type { Call, Grid, Need, ScaleDtype, Solution, Solver, SolverInput, Statistics, Warning } from './method.js';
+export type {
+  BlockWindows,
+  Call,
+  Finetune,
+  FinetuneInput,
+  FinetuneReport,
+  Grid,
+  LowRank,
+  LowRankInput,
+  MethodChoice,
+  Need,
+  ScaleDtype,
+  Solution,
+  SolvedLayer,
+  Solver,
+  SolverInput,
+  Statistics,
+  Transform,
+  Warning,
+} from './method.js';
 export { gridOf, matchesLayer, type Override } from './overrides.js';
-export { layoutOf } from './pack.js';
+export { layoutOf, pack } from './pack.js';
 export { asFloat32 } from './passes.js';
 export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
 export {
+  disposeSolved,
   type LayerReport,
   needsOf,
   type PreparedInputs,
   prepareInputs,
   type QuantizeOptions,
   quantize,
-  quantizeMatrix,
   refuseNonFinite,
+  type SolvedMatrix,
+  solveMatrix,
 } from './quantize.js';
-export { normalizeRecipe, type Recipe, type RecipeInput } from './recipe.js';
-export { findSolver, solvers } from './registry.js';
+export { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
+export { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
 export { chooseScaleDtype } from './scale-dtype.js';

@@ -1,5 +1,7 @@
 import type { z } from 'zod';
-import type { Tensor } from '../tensor/index.js';
+import type { BlockGraph, LinearNode, LlamaConfig } from '../models/index.js';
+import type { Weight } from '../ops/index.js';
+import type { Dtype, SubBranch, Tensor } from '../tensor/index.js';
 
 /** How finely one matrix is quantized: codes 0 .. 2^bits - 1, and a few numbers for every group of columns. */
 export interface Grid {
@@ -30,6 +32,12 @@ export type Values =
       /** [outFeatures, groups]; not read where the grid is symmetric: it is minus half the alphas' sum then. */
       offsets: Tensor;
     };
+
+/** A method as a recipe names it, with every one of its options. */
+export interface MethodChoice {
+  method: string;
+  [option: string]: unknown;
+}
 
 /** What a method must be handed besides the weights. The pipeline collects exactly this, once for all who share it. */
 export type Need = 'hessian';
@@ -93,4 +101,86 @@ export interface Solver<Options = unknown, Prepared = unknown> {
   prepare(statistics: Statistics, options: Options, call: Call): Promise<Prepared>;
   release(prepared: Prepared): void;
   solve(input: SolverInput<Options, Prepared>, call: Call): Promise<Solution>;
+}
+
+/** A matrix to be approximated by a quantized one and a low-rank pair. */
+export interface LowRankInput<Options> {
+  /** f32 [outFeatures, inFeatures], native memory, finite; not to be written. */
+  w: Tensor;
+  grid: Grid;
+  scaleDtype: ScaleDtype;
+  options: Options;
+  statistics: Statistics;
+  /** The recipe's solver on another matrix of the same shape and inputs. */
+  solve(w: Tensor): Promise<Solution>;
+}
+
+/**
+ * A low-rank method: chooses the pair B · A beside the codes, w ~ Q(…) + B · A. A new one is a file in low-rank/ and a line in
+ * registry.ts.
+ */
+export interface LowRank<Options = unknown> {
+  readonly name: string;
+  readonly options: z.ZodType<Options>;
+  needs(options: Options): readonly Need[];
+  /** How the pair of a matrix [rows, cols] will be stored: the checkpoint is laid out before the first matrix is solved. */
+  stored(options: Options, rows: number, cols: number): { rank: number; dtype: Dtype };
+  /** @throws `LUTRA_E_OPTION` where the solver cannot be its quantizer */
+  checkSolver(solver: Solver, options: MethodChoice): void;
+  fit(input: LowRankInput<Options>, call: Call): Promise<{ solution: Solution; subBranch: SubBranch }>;
+}
+
+/** One linear layer of a block as its solver left it. Values may be changed in place, codes may not. */
+export interface SolvedLayer {
+  readonly node: LinearNode;
+  readonly grid: Grid;
+  readonly scaleDtype: ScaleDtype;
+  readonly codes: Tensor;
+  readonly values: Values;
+  readonly subBranch: SubBranch | null;
+}
+
+/** What enters a block of the quantized model and what its original makes of that: f32 [sequenceLength, hiddenSize] a window. */
+export interface BlockWindows {
+  readonly count: number;
+  readonly sequenceLength: number;
+  input(window: number, hidden: Tensor): Promise<void>;
+  target(window: number, hidden: Tensor): Promise<void>;
+}
+
+export interface FinetuneInput<Options> {
+  config: LlamaConfig;
+  block: BlockGraph;
+  /** The block's tensors; norms may be changed in place where the method `trains` them. */
+  weights: ReadonlyMap<string, Weight>;
+  layers: readonly SolvedLayer[];
+  windows: BlockWindows;
+  options: Options;
+}
+
+/** What finetuning did to one block: mean squared error of its output, over windows, tokens and channels. */
+export interface FinetuneReport {
+  lossBefore: number;
+  lossAfter: number;
+}
+
+/** A finetuning method: changes the numbers of a block's groups, and its norms, with codes frozen. A file in finetune/. */
+export interface Finetune<Options = unknown> {
+  readonly name: string;
+  readonly options: z.ZodType<Options>;
+  /** How the values of a solver that stores them as `storage` are stored after this. @throws `LUTRA_E_OPTION` where it cannot change them */
+  storageAfter(storage: Storage): Storage;
+  /** Names of the block's tensors, besides the linear layers, that it changes. */
+  trains(options: Options, block: BlockGraph): readonly string[];
+  run(input: FinetuneInput<Options>, call: Call): Promise<FinetuneReport>;
+}
+
+/**
+ * A transform changes weights so that the network computes the same and quantization hurts less. One of scope `block` works on a
+ * block with its inputs, one of scope `model` on every tensor as it is loaded. A file in transforms/.
+ */
+export interface Transform<Options = unknown> {
+  readonly name: string;
+  readonly scope: 'model' | 'block';
+  readonly options: z.ZodType<Options>;
 }

@@ -14,8 +14,8 @@ import {
   roundToLevels,
   valuesOf,
 } from './passes.js';
-import { normalizeRecipe, type Recipe, type RecipeInput } from './recipe.js';
-import { findSolver } from './registry.js';
+import { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
+import { findMethod, findSolver, lowRanks } from './registry.js';
 import { chooseScaleDtype } from './scale-dtype.js';
 
 /** What became of one matrix. */
@@ -92,51 +92,71 @@ export interface PreparedInputs {
 
 export async function prepareInputs(recipe: Recipe, statistics: Statistics, call: Call): Promise<PreparedInputs> {
   const solver = findSolver(recipe.solver.method);
-  const prepared = await solver.prepare(statistics, solverOptions(recipe), call);
+  const prepared = await solver.prepare(statistics, optionsOf(recipe.solver), call);
   return { solver, prepared, release: () => solver.release(prepared) };
 }
 
-/** What the recipe's method must be handed besides the weights, with the options that it has there. */
-export function needsOf(recipe: Recipe): readonly Need[] {
-  return findSolver(recipe.solver.method).needs(solverOptions(recipe));
+/** What the recipe's methods must be handed besides the weights of a matrix, with the options that they have there. */
+export function needsOf({ solver, lowRank }: Recipe): readonly Need[] {
+  const needs = new Set(findSolver(solver.method).needs(optionsOf(solver)));
+  if (lowRank)
+    for (const need of findMethod(lowRanks, lowRank.method, 'recipe.lowRank').needs(optionsOf(lowRank)))
+      needs.add(need);
+  return [...needs];
 }
 
-function solverOptions({ solver: { method: _, ...options } }: Recipe): unknown {
-  return options;
+/** A matrix as its solver left it: `pack` makes weights of it. The caller's to dispose. */
+export interface SolvedMatrix {
+  grid: Grid;
+  scaleDtype: ScaleDtype;
+  solution: Solution;
+  report: LayerReport;
 }
 
 /** Quantizes, packs and measures one matrix. `recipe` is normalised, `call.where` the layer's name. */
-export async function quantizeMatrix(
+async function quantizeMatrix(
   w: Tensor,
   recipe: Recipe,
   inputs: PreparedInputs & { statistics: Statistics },
   call: Call,
 ): Promise<{ tensor: QuantizedTensor; report: LayerReport }> {
+  const solved = await solveMatrix(w, recipe, inputs, call);
+  try {
+    return { tensor: await pack(solved.solution, solved.grid, solved.scaleDtype, call), report: solved.report };
+  } finally {
+    disposeSolved(solved);
+  }
+}
+
+/** Quantizes and measures one matrix. `recipe` is normalised, `call.where` the layer's name. */
+export async function solveMatrix(
+  w: Tensor,
+  recipe: Recipe,
+  inputs: PreparedInputs & { statistics: Statistics },
+  call: Call,
+): Promise<SolvedMatrix> {
   const grid = gridOf(recipe, call.where);
   const weights = await asFloat32(w, call);
   try {
     await refuseNonFinite(weights, call);
     const { solver, prepared } = inputs;
-    const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, solver.storage, call);
-    const options = solverOptions(recipe);
+    const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, storageOf(recipe), call);
+    const options = optionsOf(recipe.solver);
     const hessian = needsOf(recipe).includes('hessian') ? inputs.statistics.hessian : undefined;
     const input = { w: weights, grid, scaleDtype, options, prepared };
     const solved = await solver.solve(input, call);
     const measure = () => atLeastRounded(weights, solved, grid, hessian, call);
     const { solution, ...errors } = await disposeOnFailure(tensorsOf(solved), measure);
-    try {
-      const tensor = await pack(solution, grid, scaleDtype, call);
-      const { damping, deadColumns } = solution;
-      return {
-        tensor,
-        report: { ...errors, damping, deadColumns, scaleDtype, warnings: [...warnings, ...solution.warnings] },
-      };
-    } finally {
-      for (const tensor of tensorsOf(solution)) tensor.dispose();
-    }
+    const { damping, deadColumns } = solution;
+    const report = { ...errors, damping, deadColumns, scaleDtype, warnings: [...warnings, ...solution.warnings] };
+    return { grid, scaleDtype, solution, report };
   } finally {
     if (weights !== w) weights.dispose();
   }
+}
+
+export function disposeSolved({ solution }: SolvedMatrix): void {
+  for (const tensor of tensorsOf(solution)) tensor.dispose();
 }
 
 /**

@@ -1,20 +1,18 @@
 import { z } from 'zod';
 import { type LutraErrorCode, lutraError } from '../errors.js';
-import type { Grid } from './method.js';
+import type { Grid, MethodChoice, Storage } from './method.js';
 import { globProblem, type Override } from './overrides.js';
-import { findSolver } from './registry.js';
+import { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
 
-/**
- * How a model is quantized, in the one form that everything stores: the command line, the checkpoint and the manifest.
- * The slots `transforms`, `finetune` and `lowRank` are part of the form and must be empty in this version.
- */
+/** How a model is quantized, in the one form that everything stores: the command line, the checkpoint and the manifest. */
 export interface Recipe {
-  transforms: [];
-  /** The method's name and every one of its options. */
-  solver: { method: string; [option: string]: unknown };
+  /** In the order in which they are applied. */
+  transforms: MethodChoice[];
+  solver: MethodChoice;
   grid: Grid;
-  finetune: [];
-  lowRank: null;
+  /** In the order in which they are applied. */
+  finetune: MethodChoice[];
+  lowRank: MethodChoice | null;
   overrides: Override[];
 }
 
@@ -32,7 +30,6 @@ const overrideSchema = z.strictObject({
   groupSize: groupSize.optional(),
   symmetric: z.boolean().optional(),
 });
-const slots = ['transforms', 'finetune', 'lowRank'] as const;
 const fullKeys = ['transforms', 'solver', 'grid', 'finetune', 'lowRank', 'overrides'];
 const gridKeys = ['bits', 'groupSize', 'symmetric'];
 
@@ -45,24 +42,56 @@ const gridKeys = ['bits', 'groupSize', 'symmetric'];
 export function normalizeRecipe(input: unknown): Recipe {
   const written = expand(input);
   for (const key of Object.keys(written)) if (!fullKeys.includes(key)) throw unknownKey(`recipe.${key}`, fullKeys);
-  for (const slot of slots) refuseUnbuilt(slot, written[slot]);
-  const solverInput = written.solver;
-  if (!isRecord(solverInput)) throw option('recipe.solver', 'an object with a method is needed', describe(solverInput));
-  const { method, ...options } = solverInput;
-  const solver = findSolver(method);
-  const parsed = parse(solver.options as z.ZodType<Record<string, unknown>>, options, 'recipe.solver');
+  const solver = choice(solvers, written.solver, 'recipe.solver');
+  const finetune = choices(finetunes, written.finetune, 'recipe.finetune');
+  const lowRank = written.lowRank == null ? null : choice(lowRanks, written.lowRank, 'recipe.lowRank');
   const grid = parse(gridSchema, written.grid, 'recipe.grid');
   const overrides = parse(z.array(overrideSchema), written.overrides ?? [], 'recipe.overrides').map(tidyOverride);
-  if (!solver.symmetric) refuseSymmetric(solver.name, { grid, overrides });
+  const { symmetric, storage } = findSolver(solver.method);
+  if (!symmetric) refuseSymmetric(solver.method, { grid, overrides });
+  storageAfter(storage, finetune);
+  if (lowRank) findMethod(lowRanks, lowRank.method, 'recipe.lowRank').checkSolver(findSolver(solver.method), solver);
   return {
-    transforms: [],
-    solver: { method: solver.name, ...parsed },
+    transforms: choices(transforms, written.transforms, 'recipe.transforms'),
+    solver,
     grid,
-    finetune: [],
-    lowRank: null,
+    finetune,
+    lowRank,
     overrides,
   };
 }
+
+/** How the groups' values are stored that leave a recipe's last stage. */
+export function storageOf({ solver, finetune }: Pick<Recipe, 'solver' | 'finetune'>): Storage {
+  return storageAfter(findSolver(solver.method).storage, finetune);
+}
+
+const storageAfter = (storage: Storage, finetune: readonly MethodChoice[]): Storage =>
+  finetune.reduce(
+    (before, { method }) => findMethod(finetunes, method, 'recipe.finetune').storageAfter(before),
+    storage,
+  );
+
+/** A method's name with all of its options. */
+function choice(
+  methods: readonly { name: string; options: z.ZodType<unknown> }[],
+  value: unknown,
+  where: string,
+): MethodChoice {
+  if (!isRecord(value)) throw option(where, 'an object with a method is needed', describe(value));
+  const { method: name, ...options } = value;
+  const method = findMethod(methods, name, where);
+  return { method: method.name, ...parse(method.options as z.ZodType<Record<string, unknown>>, options, where) };
+}
+
+function choices(methods: Parameters<typeof choice>[0], value: unknown, where: string): MethodChoice[] {
+  if (value === undefined) return [];
+  if (!Array.isArray(value)) throw option(where, 'a list of methods is needed', describe(value));
+  return value.map((one, index) => choice(methods, one, `${where}.${index}`));
+}
+
+/** A choice without its name: what the method's functions take. */
+export const optionsOf = ({ method: _, ...options }: MethodChoice): unknown => options;
 
 /** Turns the shorthand into the full form; leaves the full form alone. */
 function expand(input: unknown): Record<string, unknown> {
@@ -85,17 +114,6 @@ function refuseSymmetric(method: string, { grid, overrides }: Pick<Recipe, 'grid
       `${method} has no symmetric grids`,
       'true',
       'false',
-    );
-}
-
-function refuseUnbuilt(slot: (typeof slots)[number], value: unknown): void {
-  const empty = value === undefined || (slot === 'lowRank' ? value === null : Array.isArray(value) && !value.length);
-  if (!empty)
-    throw option(
-      `recipe.${slot}`,
-      'this version has none of these',
-      describe(value),
-      slot === 'lowRank' ? 'null' : '[]',
     );
 }
 

@@ -1,22 +1,31 @@
 import { lutraError } from '../errors.js';
-import type { Solver } from './method.js';
+import type { Finetune, LowRank, Solver, Transform } from './method.js';
 import { bcq } from './solvers/bcq.js';
 import { gptq } from './solvers/gptq.js';
 import { hqq } from './solvers/hqq.js';
 import { leanquant } from './solvers/leanquant.js';
 import { rtn } from './solvers/rtn.js';
 
-/** Every solver that a recipe may name. */
+/** Every method that a recipe may name, by its slot. */
+export const transforms: readonly Transform[] = [];
 export const solvers: readonly Solver[] = [rtn, hqq, gptq, leanquant, bcq];
+export const finetunes: readonly Finetune[] = [];
+export const lowRanks: readonly LowRank[] = [];
 
-/** @throws `LUTRA_E_METHOD` where no solver has this name, with the names there are. */
-export function findSolver(name: unknown, where = 'recipe.solver.method'): Solver {
-  const solver = solvers.find((candidate) => candidate.name === name);
-  if (solver) return solver;
+/** @throws `LUTRA_E_METHOD` where no method of the list has this name, with the names there are. */
+export function findMethod<T extends { readonly name: string }>(
+  methods: readonly T[],
+  name: unknown,
+  where: string,
+): T {
+  const method = methods.find((candidate) => candidate.name === name);
+  if (method) return method;
   throw lutraError('LUTRA_E_METHOD', {
     message: 'no such quantization method',
-    where,
+    where: `${where}.method`,
     found: typeof name === 'string' ? `'${name}'` : String(name),
-    expected: solvers.map((candidate) => `'${candidate.name}'`).join(' or '),
+    expected: methods.map((candidate) => `'${candidate.name}'`).join(' or ') || 'none: this version has none of these',
   });
 }
+
+export const findSolver = (name: unknown): Solver => findMethod(solvers, name, 'recipe.solver');

@@ -28,6 +28,10 @@ export interface CheckpointPlanOptions {
   source: Checkpoint;
   /** The matrices that will be put, by their logical names, in the order in which they are to be stored. */
   quantized: ReadonlyMap<string, QuantizedEntry>;
+  /** Other tensors that will be put instead of copied; the source need not hold them. */
+  replaced?: readonly PlannedTensor[] | undefined;
+  /** Keys of config.json that will be others than the source's. */
+  config?: JsonObject | undefined;
   recipe: StoredRecipe;
   /** Default 5 GB. */
   shardBytes?: number | undefined;
@@ -61,7 +65,8 @@ const copiedFiles =
  *   where the source is quantized already or ties embeddings that differ; `LUTRA_E_OPTION`
  */
 export async function planCheckpoint(options: CheckpointPlanOptions): Promise<CheckpointPlan> {
-  const { source, quantized, recipe, shardBytes = defaultShardBytes } = options;
+  const { source, quantized, replaced = [], recipe, shardBytes = defaultShardBytes } = options;
+  const sourceConfig: JsonObject = { ...source.config, ...options.config };
   if (source.quantization)
     throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
       message: 'the model is quantized already',
@@ -69,25 +74,27 @@ export async function planCheckpoint(options: CheckpointPlanOptions): Promise<Ch
       hint: 'Quantize the original.',
     });
   for (const [name, entry] of quantized) requireMatrix(source, name, entry);
-  const copied = await copiedTensors(source, quantized);
+  const put = new Set([...quantized.keys(), ...replaced.map(({ name }) => name)]);
+  const copied = await copiedTensors(source, sourceConfig, put);
   const stored: PlannedTensor[] = [];
   for (const [name, entry] of quantized) for (const part of listOf(partsOf(name, entry))) stored.push(part.stored);
   for (const [name, from] of copied) {
     const { dtype, shape } = source.reader.entry(from);
     stored.push({ name, dtype, shape });
   }
+  stored.push(...replaced);
   const config: QuantizationConfig = {
     formatVersion,
     bits: recipe.grid.bits,
     groupSize: recipe.grid.groupSize,
     symmetric: recipe.grid.symmetric,
     recipe: recipe as StoredRecipe & JsonObject,
-    modulesToNotConvert: unconvertedModules(source, copied),
+    modulesToNotConvert: unconvertedModules(source, copied, replaced),
     tensors: quantized,
   };
   return {
     source,
-    config: { ...source.config, quantization_config: quantizationConfigJson(config) as JsonValue },
+    config: { ...sourceConfig, quantization_config: quantizationConfigJson(config) as JsonValue },
     quantized,
     copied,
     files: await filesToCopy(source.directory),
@@ -108,11 +115,12 @@ function requireMatrix(source: Checkpoint, name: string, { layout }: QuantizedEn
 
 async function copiedTensors(
   source: Checkpoint,
-  quantized: ReadonlyMap<string, unknown>,
+  config: JsonObject,
+  put: ReadonlySet<string>,
 ): Promise<Map<string, string>> {
   const copied = new Map<string, string>();
-  for (const name of source.names) if (!quantized.has(name)) copied.set(name, name);
-  if (source.config.tie_word_embeddings !== true || !copied.has(head)) return copied;
+  for (const name of source.names) if (!put.has(name)) copied.set(name, name);
+  if (config.tie_word_embeddings !== true || !copied.has(head)) return copied;
   if (copied.has(embedding)) await requireEqual(source, embedding, head);
   // Written once, under the one name, at the place that the source gives it.
   const tied = copied.has(embedding) ? embedding : head;
@@ -142,9 +150,15 @@ async function sameBytes(reader: SafetensorsReader, a: string, b: string): Promi
 }
 
 /** Modules of every matrix that stays as it is: embedding, output layer and whatever linear layer was left out. */
-function unconvertedModules(source: Checkpoint, copied: ReadonlyMap<string, string>): string[] {
-  return [...copied]
-    .filter(([name, from]) => name.endsWith('.weight') && source.tensor(from).shape.length === 2)
+function unconvertedModules(
+  source: Checkpoint,
+  copied: ReadonlyMap<string, string>,
+  replaced: readonly PlannedTensor[],
+): string[] {
+  const shapes = [...copied].map(([name, from]) => [name, source.tensor(from).shape] as const);
+  for (const { name, shape } of replaced) shapes.push([name, shape]);
+  return shapes
+    .filter(([name, shape]) => name.endsWith('.weight') && shape.length === 2)
     .map(([name]) => name.slice(0, -'.weight'.length));
 }
 

@@ -1,7 +1,7 @@
 import { open, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
-import { type Dtype, type QuantizedTensor, rankOf } from '../../tensor/index.js';
+import { type Dtype, type QuantizedTensor, rankOf, type Tensor } from '../../tensor/index.js';
 import { containedFile, openFile, readFully, writeFully } from '../open-file.js';
 import { SafetensorsWriter } from '../safetensors/index.js';
 import { quoted } from '../strict-json.js';
@@ -20,8 +20,9 @@ const reserveBytes = 2 ** 20;
 const copyBytes = 2 ** 20;
 
 /**
- * Writes a planned checkpoint: `put` every quantized matrix, in any order, then `finish`. Nothing has the output's name before
- * `finish` ends; whatever fails, `abort` (or leaving a scope that holds the writer with `await using`) removes all traces.
+ * Writes a planned checkpoint: `put` every quantized matrix and `putDense` every replaced tensor, in any order, then `finish`.
+ * Nothing has the output's name before `finish` ends; whatever fails, `abort` (or leaving a scope that holds the writer with
+ * `await using`) removes all traces.
  */
 export class CheckpointWriter {
   private constructor(
@@ -73,6 +74,11 @@ export class CheckpointWriter {
       const [part, stored] = [subBranch?.[key], tensor.subBranch?.[key]];
       if (part && stored) await this.weights.write(part.stored.name, stored, padded);
     }
+  }
+
+  /** Writes one tensor that the plan replaces. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE` where it is not the planned one */
+  async putDense(name: string, tensor: Tensor, options: Abortable = {}): Promise<void> {
+    await this.weights.write(name, tensor, options);
   }
 
   /**

@@ -8,7 +8,7 @@ import {
   type QuantizedEntry,
   readCheckpoint,
 } from '../../../../lib/formats/index.js';
-import type { QuantizedTensor } from '../../../../lib/tensor/index.js';
+import { type QuantizedTensor, Tensor } from '../../../../lib/tensor/index.js';
 import { describeWithShared, sharedModel, sharedModels } from '../../../shared-material.js';
 import { codeOf, failureOf, scratchDirectory } from '../safetensors-bytes.js';
 import {
@@ -274,4 +274,37 @@ test('a directory without a model says what is missing', async () => {
   mkdirSync(directory);
   const error = await failureOf(() => readCheckpoint(directory));
   expect([error.code, error.where]).toEqual(['LUTRA_E_NOT_FOUND', join(directory, 'config.json')]);
+});
+
+describe('replaced tensors', () => {
+  test('are put instead of copied, new ones among them, and none may be forgotten', async () => {
+    await using source = await readCheckpoint(writeModel(fresh()));
+    const norm = 'model.norm.weight';
+    const replaced = [
+      { name: norm, dtype: 'F16', shape: [70] },
+      { name: 'lm_head.weight', dtype: 'F32', shape: [50, 70] },
+    ] as const;
+    const config = { tie_word_embeddings: false };
+    const plan = await planCheckpoint({ source, quantized: new Map(), replaced, config, recipe });
+    expect(plan.copied.has(norm)).toBe(false);
+    await using writer = await CheckpointWriter.create(plan, fresh());
+    using head = Tensor.zeros('f32', [50, 70]);
+    head.fill(3);
+    await writer.putDense('lm_head.weight', head);
+    expect(await codeOf(() => writer.putDense(norm, head))).toBe('LUTRA_E_DTYPE');
+    expect(await codeOf(() => writer.finish())).toBe('LUTRA_E_INTERNAL');
+
+    const out = fresh();
+    await using again = await CheckpointWriter.create(plan, out);
+    using weight = Tensor.zeros('f16', [70]);
+    await again.putDense('lm_head.weight', head);
+    await again.putDense(norm, weight);
+    await again.finish();
+    await using written = await readCheckpoint(out);
+    expect(written.config.tie_word_embeddings).toBe(false);
+    expect(written.tensor(norm)).toMatchObject({ dtype: 'F16', shape: [70] });
+    using stored = (await written.load('lm_head.weight')) as Tensor;
+    expect(new Set(stored.read())).toEqual(new Set([3]));
+    expect(written.quantization?.modulesToNotConvert).toContain('lm_head');
+  });
 });
