@@ -1,11 +1,10 @@
 import type { Command } from 'commander';
-import { lutraError } from '../errors.js';
+import { readSettings } from '../formats/index.js';
 import { type QuantizationResult, quantizeModel } from '../pipeline/index.js';
-import { solvers } from '../quantization/index.js';
+import { type RecipeInput, solvers } from '../quantization/index.js';
 import {
   type CommonOptions,
   type Invocation,
-  readText,
   realNumber,
   runCommand,
   threadsOption,
@@ -41,7 +40,7 @@ export function registerQuantize(program: Command): void {
     .option('--bits <n>', '2, 3 or 4 (required without --recipe)', wholeNumber(1))
     .option('--group-size <n>', '16, a multiple of 32, or -1 for the row (default: 128)', wholeNumber(-1))
     .option('--symmetric', 'centre every grid on zero')
-    .option('--recipe <file>', 'a JSON recipe instead of --method, --bits and --group-size')
+    .option('--recipe <file>', 'a recipe in JSON or YAML instead of --method, --bits and --group-size')
     .option('--calibration <file>', 'text for the methods that look at activations (required with them)')
     .option('--document-separator <text>', 'what stands between documents of the calibration text')
     .option('--samples <n>', 'calibration windows (default: 128)', wholeNumber(1))
@@ -87,15 +86,10 @@ async function run(model: string, options: QuantizeOptions, { signal }: Invocati
   }
 }
 
-async function readRecipe(options: QuantizeOptions): Promise<Record<string, unknown>> {
-  const { method, bits, groupSize, symmetric, recipe: file } = options;
-  if (file === undefined) return { method, bits, groupSize: groupSize ?? 128, ...(symmetric ? { symmetric } : {}) };
-  const text = await readText(file);
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw lutraError('LUTRA_E_OPTION', { message: `the recipe is no JSON: ${String(cause)}`, where: file, cause });
-  }
+/** The job checks what it is. */
+async function readRecipe(options: QuantizeOptions): Promise<RecipeInput> {
+  const { method, bits, groupSize = 128, symmetric = false, recipe: file } = options;
+  return (file === undefined ? { method, bits, groupSize, symmetric } : await readSettings(file)) as RecipeInput;
 }
 
 function render(result: QuantizationResult): string {

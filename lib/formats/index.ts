@@ -24,5 +24,6 @@ export {
   SafetensorsWriter,
   type TensorEntry,
 } from './safetensors/index.js';
+export { readSettings } from './settings.js';
 export type { JsonObject, JsonValue } from './strict-json.js';
 export { onFile } from './system-error.js';

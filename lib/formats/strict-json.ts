@@ -1,4 +1,4 @@
-import { lutraError } from '../errors.js';
+import { type LutraError, type LutraErrorCode, lutraError } from '../errors.js';
 import type { ReadLimits } from './limits.js';
 
 export type JsonValue = string | number | boolean | null | JsonValue[] | JsonObject;
@@ -137,9 +137,14 @@ export class JsonReader {
   }
 
   /** The error for what was just read, at the present position. */
-  fail(message: string, found?: string | number, expected?: string | number) {
+  fail(message: string, found?: string | number, expected?: string | number): LutraError {
     const byte = this.firstByte + Buffer.byteLength(this.text.slice(0, this.#at));
     return lutraError('LUTRA_E_HEADER', { message, where: `${this.where} at byte ${byte}`, found, expected });
+  }
+
+  /** UTF-16 units that have been read. */
+  protected get position(): number {
+    return this.#at;
   }
 
   #number(): number {
@@ -201,12 +206,12 @@ export class JsonReader {
   }
 }
 
-/** The text of UTF-8 bytes. @throws `LUTRA_E_HEADER` where they are none; a byte order mark is kept, and so refused later. */
-export function decodeUtf8(bytes: Uint8Array, where: string): string {
+/** The text of UTF-8 bytes. @throws `code` where they are none; a byte order mark is kept, and so refused later. */
+export function decodeUtf8(bytes: Uint8Array, where: string, code: LutraErrorCode = 'LUTRA_E_HEADER'): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {
-    throw lutraError('LUTRA_E_HEADER', { message: 'the text is not UTF-8', where, cause });
+    throw lutraError(code, { message: 'the text is not UTF-8', where, cause });
   }
 }
 

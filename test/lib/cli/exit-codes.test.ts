@@ -100,6 +100,7 @@ describe('exit code 1', () => {
     ['an array', '[]', 'LUTRA_E_OPTION'],
     ['an unknown key', '{ "method": "rtn", "bits": 3, "groupSize": 64, "grupSize": 64 }', 'LUTRA_E_OPTION'],
     ['a slot that is not built yet', '{ "method": "rtn", "bits": 3, "groupSize": 64, "lowRank": 8 }', 'LUTRA_E_OPTION'],
+    ['a key that appears twice', '{ "method": "rtn", "bits": 3,\n"bits": 4, "groupSize": 64 }', 'LUTRA_E_OPTION'],
   ])('a recipe file with %s', async (_, content, expected) => {
     writeFileSync(recipeFile, content);
     const { code, stdout, stderr } = await lutra(['quantize', demo, '--out', out, '--recipe', recipeFile, '--json']);

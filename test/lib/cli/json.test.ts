@@ -118,10 +118,13 @@ describe('--json', () => {
     expect(failureOf(stdout).error.message).toBe("required option '--text <file>' not specified");
   });
 
-  it('a recipe file and its shorthand make the same checkpoint, and are told in full', async () => {
-    const file = join(scratch, 'recipe.json');
-    writeFileSync(file, JSON.stringify({ method: 'rtn', bits: 2, groupSize: 32, symmetric: true }));
-    const [fromFile, fromOptions] = [join(scratch, 'from-file'), join(scratch, 'from-options')];
+  it.each([
+    ['recipe.json', '{ "method": "rtn", "bits": 2, "groupSize": 32, "symmetric": true }'],
+    ['recipe.yaml', 'solver: { method: rtn }\ngrid:\n  bits: 2\n  groupSize: 32\n  symmetric: true\n'],
+  ])('%s and its shorthand make the same checkpoint, and are told in full', async (name, content) => {
+    const file = join(scratch, name);
+    writeFileSync(file, content);
+    const [fromFile, fromOptions] = [join(scratch, `from-${name}`), join(scratch, `from-options-${name}`)];
     await json('quantize', demo, '--out', fromFile, '--recipe', file);
     const shorthand = ['--method', 'rtn', '--bits', '2', '--group-size', '32', '--symmetric', '--threads', '1'];
     await json('quantize', demo, '--out', fromOptions, ...shorthand);
