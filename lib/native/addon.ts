@@ -68,6 +68,12 @@ export const taskIds = {
   fitGridToHessian: 20,
   fitGridWeighted: 21,
   readThrough: 22,
+  rotate: 23,
+  scaleMatrix: 24,
+  roundScaled: 25,
+  clipToHessian: 26,
+  meanMagnitudes: 27,
+  squaredDistance: 28,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -7,9 +7,11 @@
 #include "binding/failure.h"
 #include "binding/tensor_object.h"
 #include "core/checked.h"
+#include "linalg/rotation.h"
 #include "ops/read_through.h"
 #include "ops/transformer.h"
 #include "platform/file.h"
+#include "quantize/awq.h"
 #include "quantize/bcq.h"
 #include "quantize/column_order.h"
 #include "quantize/gptq.h"
@@ -194,6 +196,39 @@ const TaskRow kTasks[] = {
        LUTRA_TRY(read_through(context, call.tensors[0], &mixed));
        answer.push_back(mixed);
        return ok_status();
+     }},
+    {"rotate", 3, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const Axis axis = narrowed<Axis>(call.whole(0));
+       if (axis > Axis::kColumns) return error(Code::kOption, "rotate: no such axis", call.whole(0));
+       return rotate(context, axis, t[0], t[1], t[2]);
+     }},
+    {"scaleMatrix", 4, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return scale_matrix(context, t[0], t[1], t[2], t[3]);
+     }},
+    {"roundScaled", 3, 4,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       return round_scaled(context, searched_grid(call), call.tensors[0], call.tensors[1], call.tensors[2]);
+     }},
+    // Answers with the number of groups that were clipped.
+    {"clipToHessian", 3, 4,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       int64_t clipped = 0;
+       const auto& t = call.tensors;
+       LUTRA_TRY(clip_to_hessian(context, searched_grid(call), t[0], t[1], t[2], &clipped));
+       answer.push_back(static_cast<double>(clipped));
+       return ok_status();
+     }},
+    {"meanMagnitudes", 2, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       return mean_magnitudes(context, call.tensors[0], call.tensors[1]);
+     }},
+    {"squaredDistance", 2, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       return squared_distance(context, call.tensors[0], call.tensors[1], &answer.emplace_back());
      }},
 };
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/aligned_buffer.h"
+#include "ops/operand.h"
 #include "quantize/for_rows.h"
 
 namespace lutra {
@@ -41,6 +42,21 @@ Status sum_of_squares(Context& context, const TensorView& x, double* sum) {
     return total;
   };
   return reduce_rows(context, x, sum, of_row, [](double a, double b) { return a + b; });
+}
+
+Status squared_distance(Context& context, const TensorView& a, const TensorView& b, double* sum) {
+  LUTRA_TRY(require_dtype(b, Dtype::kF32, "distance: b must be f32"));
+  LUTRA_TRY(require_same_shape(a, b, "distance: shape of b, against shape of a"));
+  const auto of_row = [&](const float* values, int64_t n) {
+    const float* others = b.as<float>() + (values - a.as<float>());
+    double total = 0.0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double difference = static_cast<double>(values[i]) - static_cast<double>(others[i]);
+      total += difference * difference;
+    }
+    return total;
+  };
+  return reduce_rows(context, a, sum, of_row, [](double x, double y) { return x + y; });
 }
 
 }  // namespace lutra

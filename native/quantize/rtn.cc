@@ -22,8 +22,7 @@ double distance(const float* w, int64_t count, const UniformGrid& grid, double l
   double sum = 0;
   for (int64_t i = 0; i < count && sum <= limit; i += kStride)
     for (int64_t j = i; j < std::min(count, i + kStride); ++j) {
-      const double code = grid_code(w[j], grid.scale, grid.zero, largest);
-      sum += std::pow(static_cast<float>(std::fabs(w[j] - grid_value(code, grid.scale, grid.zero))), 2.4f);
+      sum += std::pow(static_cast<float>(std::fabs(w[j] - nearest_value(w[j], grid, largest))), 2.4f);
     }
   return sum;
 }
@@ -71,6 +70,15 @@ void range_of(const float* w, int64_t count, double* lo, double* hi) {
 
 int64_t group_length(int64_t group_size, int64_t k) { return group_size == -1 ? std::max<int64_t>(k, 1) : group_size; }
 
+Status check_grid(const GridOptions& options) {
+  if (options.bits < 1 || options.bits > kMaxBits)
+    return error(Code::kOption, "grid: bits out of range", options.bits, kMaxBits);
+  if (options.group_size < 1 && options.group_size != -1)
+    return error(Code::kOption, "grid: group_size must be positive, or -1 for the row", options.group_size, -1);
+  if (is_float(options.scale_dtype)) return ok_status();
+  return error(Code::kDtype, "grid: scales are stored in f16, bf16 or f32", static_cast<int64_t>(options.scale_dtype));
+}
+
 Status check_grid_fit(Context& context, const GridOptions& options, const TensorView& w, const TensorView& scales,
                       const TensorView& zeros) {
   LUTRA_TRY(require_rank(w, 2, "grid: w must have 2 dimensions"));
@@ -79,13 +87,7 @@ Status check_grid_fit(Context& context, const GridOptions& options, const Tensor
   LUTRA_TRY(require_dtype(w, Dtype::kF32, "grid: w must be f32"));
   LUTRA_TRY(require_dtype(scales, Dtype::kF32, "grid: scales must be f32"));
   LUTRA_TRY(require_dtype(zeros, Dtype::kF32, "grid: zeros must be f32"));
-  if (options.bits < 1 || options.bits > kMaxBits)
-    return error(Code::kOption, "grid: bits out of range", options.bits, kMaxBits);
-  if (options.group_size < 1 && options.group_size != -1)
-    return error(Code::kOption, "grid: group_size must be positive, or -1 for the row", options.group_size, -1);
-  if (!is_float(options.scale_dtype))
-    return error(Code::kDtype, "grid: scales are stored in f16, bf16 or f32",
-                 static_cast<int64_t>(options.scale_dtype));
+  LUTRA_TRY(check_grid(options));
   LUTRA_TRY(require_equal(scales.shape[0], w.shape[0], "grid: rows of scales, against rows of w"));
   LUTRA_TRY(require_equal(scales.shape[1], ceil_div(w.shape[1], group_length(options.group_size, w.shape[1])),
                           "grid: groups of scales, against columns of w and group_size"));

@@ -11,6 +11,7 @@
 #include "core/status.h"
 #include "core/tensor_view.h"
 #include "ops/context.h"
+#include "quantize/grid.h"
 
 namespace lutra {
 
@@ -29,6 +30,11 @@ struct UniformGrid {
   float zero = 0.0f;
 };
 
+// What w becomes on a grid.
+static inline double nearest_value(double w, const UniformGrid& grid, double largest) {
+  return grid_value(grid_code(w, grid.scale, grid.zero, largest), grid.scale, grid.zero);
+}
+
 // The grid of a group whose values, zero included, lie in [lo, hi].
 UniformGrid grid_of(const GridOptions& options, double lo, double hi);
 
@@ -37,6 +43,9 @@ void range_of(const float* w, int64_t count, double* lo, double* hi);
 
 // Columns of a group of a row of k.
 int64_t group_length(int64_t group_size, int64_t k);
+
+// Widths, group sizes and storage types that grids can have.
+Status check_grid(const GridOptions& options);
 
 // What every fit of grids asks of its operands.
 Status check_grid_fit(Context& context, const GridOptions& options, const TensorView& w, const TensorView& scales,
