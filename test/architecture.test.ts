@@ -15,7 +15,9 @@ const nativeRanks = [
   ['core'],
 ];
 const libRanks = [
-  ['cli', 'server', 'report'],
+  ['cli', 'server'],
+  ['report'],
+  ['comparison'],
   ['pipeline'],
   ['evaluation', 'inference', 'benchmark'],
   ['calibration', 'quantization'],

@@ -9,8 +9,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type BenchRow, linesOf, machineCard, rooflineSvg, Workbench } from '../../lib/benchmark/index.js';
+import { type BenchRow, linesOf, machineCard, Workbench } from '../../lib/benchmark/index.js';
 import { table } from '../../lib/cli/table.js';
+import { rooflineSvg } from '../../lib/report/index.js';
 import { OnnxRuntime, onnxRuntimeIsInstalled } from '../peers/onnxruntime.js';
 import { peakMacs } from './dense.js';
 import { type Bound, goals } from './goals.js';

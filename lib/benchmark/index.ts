@@ -11,7 +11,6 @@ export {
 export type { Entry, Peer } from './entries.js';
 export { type MachineCard, machineCard } from './machine-card.js';
 export { Random } from './random.js';
-export { type Peaks, rooflineSvg } from './roofline.js';
 export { type Contestant, defaultEffort, type Effort, interleave } from './rounds.js';
 export { type BenchRow, benchRow, type EntryRow, entryRow, linesOf, tableOf } from './rows.js';
 export { modelShapes, parseShape, type Shape, shapeName } from './shapes.js';

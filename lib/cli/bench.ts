@@ -13,13 +13,13 @@ import {
   modelShapes,
   type Peer,
   parseShape,
-  rooflineSvg,
   runCases,
   type Shape,
   tableOf,
 } from '../benchmark/index.js';
 import { onFile } from '../formats/index.js';
 import { type Mode, maxThreads } from '../ops/index.js';
+import { rooflineSvg } from '../report/index.js';
 import { type CommonOptions, type Invocation, runCommand, wholeNumber, withCommonOptions } from './command.js';
 import { table } from './table.js';
 

@@ -1,13 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import {
-  type BenchCase,
-  type BenchRow,
-  benchRow,
-  type Entry,
-  linesOf,
-  rooflineSvg,
-  tableOf,
-} from '../../../lib/benchmark/index.js';
+import { type BenchCase, type BenchRow, benchRow, type Entry, linesOf, tableOf } from '../../../lib/benchmark/index.js';
 
 const one: BenchCase = {
   shape: { rows: 1000, cols: 2000 },
@@ -59,52 +51,3 @@ describe('a row', () => {
     expect(lines.map((line) => line && JSON.parse(line))).toEqual([{ machine: { isa: 'avx2' } }, row, row, '']);
   });
 });
-
-describe('the roofline plot', () => {
-  const machine = { processor: 'A <fast> & "small" one', isa: 'avx2', date: '2026-01-01' };
-  const rows = Promise.all([
-    rowOf({}, 0.02),
-    rowOf({ threads: 1, tokens: 128 }, 3),
-    rowOf({ threads: 1, kind: 'planes', bits: 3 }, 0.05),
-  ]);
-
-  it('is well-formed, with every row, every panel and the texts escaped', async () => {
-    const svg = rooflineSvg(machine, await rows, { 1: 120, 2: 240 });
-    checkWellFormed(svg);
-    expect(svg.match(/<title>lutra fast [BW]/g)?.length).toBe(3);
-    expect(svg).toContain('A &lt;fast&gt; &amp; &quot;small&quot; one');
-    expect(svg).toContain('>1 thread, memory reads 50.0 GB/s, fp32 peak 120e9');
-    expect(svg).toContain('>2 threads, memory reads 50.0 GB/s, fp32 peak 240e9');
-    expect(svg).not.toMatch(/NaN|Infinity|undefined/);
-  });
-
-  it('needs no peak, and no row', async () => {
-    for (const some of [await rows, []]) {
-      const svg = rooflineSvg(machine, some);
-      checkWellFormed(svg);
-      expect(svg).not.toMatch(/NaN|Infinity|undefined|fp32 peak/);
-    }
-  });
-
-  it('puts faster above slower', async () => {
-    const heights = (svg: string) => [
-      ...svg.matchAll(/<path[^>]*translate\(([\d.]+) ([\d.]+)\)[^>]*><title>lutra fast/g),
-    ];
-    const [fast, slow] = heights(rooflineSvg(machine, [await rowOf({}, 0.02), await rowOf({}, 0.2)]));
-    expect(Number(fast?.[2])).toBeLessThan(Number(slow?.[2]));
-    expect(Number(fast?.[1])).toBeCloseTo(Number(slow?.[1]), 1);
-  });
-});
-
-/** Every tag is closed by its own, attributes are quoted and no sign stands bare. */
-function checkWellFormed(xml: string): void {
-  const open: string[] = [];
-  const rest = xml.replace(/<(\/?)([a-z]+)((?: [a-zA-Z0-9-]+="[^"<&]*(?:&[a-z]+;[^"<&]*)*")*)(\/?)>/g, (...parts) => {
-    const [, closes, name, , empty] = parts as string[];
-    if (closes) expect(open.pop()).toBe(name);
-    else if (!empty) open.push(name ?? '');
-    return '';
-  });
-  expect(open).toEqual([]);
-  expect(rest.replace(/&(amp|lt|gt|quot);/g, '')).not.toMatch(/[<>&]/);
-}

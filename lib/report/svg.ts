@@ -1,7 +1,8 @@
-type Attributes = Readonly<Record<string, string | number>>;
+export type Attributes = Readonly<Record<string, string | number>>;
 
 const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
-const escaped = (text: string): string => text.replace(/[&<>"]/g, (sign) => entities[sign] ?? sign);
+/** Text as it may stand in an element or an attribute. */
+export const escaped = (text: string): string => text.replace(/[&<>"]/g, (sign) => entities[sign] ?? sign);
 
 /** ` name="value"` for each. */
 export const attributes = (values: Attributes): string =>
@@ -28,16 +29,18 @@ const paths = {
   star: 'M-6 0h12M-3 -5.2L3 5.2M-3 5.2L3 -5.2',
 } as const;
 export type Marker = keyof typeof paths;
+export const markers = Object.keys(paths) as Marker[];
 
-/** A marker with a tooltip. Hollow ones are drawn as outlines. */
+/** A marker with a tooltip. Hollow ones are outlines filled with the colour of the page. */
 export function markerSvg(
   marker: Marker,
   [x, y]: readonly [number, number],
   colour: string,
   filled: boolean,
   title: string,
+  page = 'white',
 ): string {
   const place = { d: paths[marker], transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})` };
-  const paint = { fill: filled ? colour : 'white', 'fill-opacity': 0.75, stroke: colour, 'stroke-width': 1.8 };
+  const paint = { fill: filled ? colour : page, 'fill-opacity': 0.75, stroke: colour, 'stroke-width': 1.8 };
   return `<path${attributes({ ...place, ...paint })}><title>${escaped(title)}</title></path>`;
 }

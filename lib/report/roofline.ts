@@ -1,6 +1,6 @@
-import type { MachineCard } from './machine-card.js';
-import type { BenchRow } from './rows.js';
-import { median } from './statistics.js';
+import { type BenchRow, type MachineCard, median } from '../benchmark/index.js';
+import { type Axis, logAxis } from './axis.js';
+import { frameSvg, printPaint } from './frame.js';
 import { attributes, lineSvg, type Marker, markerSvg, textSvg } from './svg.js';
 
 /** Highest rate of fp32 multiply-adds, in 1e9 a second, by number of threads. */
@@ -32,32 +32,6 @@ const intensityOf = (row: BenchRow): number => row.gigaMacsPerSecond / row.gigab
 const widthOf = (row: BenchRow): string => row.weights.replace(/r\d+$/, '');
 const modeOf = (row: BenchRow): string => row.mode.replace('-invariant', '');
 
-/** Maps a logarithmic range of values to pixels. */
-class Axis {
-  readonly low: number;
-  readonly high: number;
-
-  constructor(
-    values: readonly number[],
-    readonly begin: number,
-    readonly end: number,
-  ) {
-    this.low = Math.min(...values) / 1.5;
-    this.high = Math.max(...values) * 1.5;
-  }
-
-  at(value: number): number {
-    const share = Math.log(value / this.low) / Math.log(this.high / this.low);
-    return this.begin + share * (this.end - this.begin);
-  }
-
-  /** 1, 2 and 5 of every decade. */
-  ticks(): number[] {
-    const decades = Array.from({ length: 13 }, (_, i) => 10 ** (i - 4));
-    return decades.flatMap((one) => [one, 2 * one, 5 * one]).filter((tick) => tick >= this.low && tick <= this.high);
-  }
-}
-
 /**
  * A roofline plot with a panel for each number of threads: the rate of every row over its arithmetic intensity. The slope
  * is the bandwidth measured beside the rows, the level the peak of fp32 multiply-adds where it is known. Points left of the
@@ -71,12 +45,12 @@ export function rooflineSvg(machine: MachineCard, rows: readonly BenchRow[], pea
   const panels = threads.map((count, i) => {
     const left = panel.gap + i * (panel.gap + panel.width);
     const rates = [...rows.map((row) => row.gigaMacsPerSecond), ...Object.values(peaks)];
-    const x = new Axis(rows.map(intensityOf), left, left + panel.width);
-    const y = new Axis(rates, bottom, panel.top);
+    const x = logAxis(rows.map(intensityOf), left, left + panel.width);
+    const y = logAxis(rates, bottom, panel.top);
     const own = rows.filter((row) => row.threads === count);
     const bandwidth = median(own.map((row) => row.readGigabytesPerSecond));
     const caption = captionOf(count, bandwidth, peaks[count]);
-    return [gridSvg(x, y, caption), roofSvg(x, y, bandwidth, peaks[count]), ...own.map((row) => pointSvg(x, y, row))];
+    return [panelSvg(x, y, caption), roofSvg(x, y, bandwidth, peaks[count]), ...own.map((row) => pointSvg(x, y, row))];
   });
   const size = { xmlns: 'http://www.w3.org/2000/svg', viewBox: `0 0 ${width} ${height}`, width, height };
   return [
@@ -94,19 +68,10 @@ const captionOf = (threads: number, bandwidth: number, peak: number | undefined)
   `${threads} thread${threads === 1 ? '' : 's'}, memory reads ${bandwidth.toFixed(1)} GB/s` +
   (peak === undefined ? '' : `, fp32 peak ${peak.toFixed(0)}e9 a second`);
 
-function gridSvg(x: Axis, y: Axis, caption: string): string {
-  const line = { stroke: '#e4e4e4' };
-  const [middle, label] = [{ 'text-anchor': 'middle' }, { 'text-anchor': 'end' }];
+function panelSvg(x: Axis, y: Axis, caption: string): string {
   return [
-    ...x.ticks().map((tick) => lineSvg([x.at(tick), y.begin], [x.at(tick), y.end], line)),
-    ...y.ticks().map((tick) => lineSvg([x.begin, y.at(tick)], [x.end, y.at(tick)], line)),
-    ...x.ticks().map((tick) => textSvg(x.at(tick), y.begin + 16, String(tick), middle)),
-    ...y.ticks().map((tick) => textSvg(x.begin - 6, y.at(tick) + 4, String(tick), label)),
-    lineSvg([x.begin, y.begin], [x.end, y.begin], { stroke: '#333' }),
-    lineSvg([x.begin, y.begin], [x.begin, y.end], { stroke: '#333' }),
-    textSvg((x.begin + x.end) / 2, y.begin + 36, 'multiplications for every packed byte', middle),
+    frameSvg(x, y, { x: 'multiplications for every packed byte', y: '1e9 multiplications a second' }, printPaint),
     textSvg(x.begin, y.end - 26, caption, { fill: '#444' }),
-    textSvg(x.begin, y.end - 10, '1e9 multiplications a second', {}),
   ].join('\n');
 }
 

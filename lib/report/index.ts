@@ -1,0 +1,1 @@
+export { type Peaks, rooflineSvg } from './roofline.js';
