@@ -48,6 +48,7 @@ export {
   type Progress,
   type QuantizationJob,
   type QuantizationResult,
+  type QuantizedLayer,
   quantizeModel,
 } from './pipeline/index.js';
 export {

@@ -1,4 +1,4 @@
-export type { CalibrationJob, LayerResult, QuantizationJob, QuantizationResult } from './job.js';
-export type { Manifest } from './manifest.js';
+export type { CalibrationJob, LayerResult, QuantizationJob, QuantizationResult, QuantizedLayer } from './job.js';
+export { type Manifest, provenance } from './manifest.js';
 export type { Progress, ProgressPhase } from './progress.js';
-export { quantizeModel } from './quantize-model.js';
+export { needsCalibration, quantizeModel } from './quantize-model.js';

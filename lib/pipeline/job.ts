@@ -1,5 +1,6 @@
 import type { CorpusSource } from '../calibration/index.js';
 import type { Grid, LayerReport, Recipe, RecipeInput } from '../quantization/index.js';
+import type { QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { Progress } from './progress.js';
 
 /** What calibration reads; needed by methods that ask for statistics, and not read for the others. */
@@ -28,8 +29,18 @@ export interface QuantizationJob {
   signal?: AbortSignal | undefined;
   /** Called with every step; never after the job has settled. */
   onProgress?: ((event: Progress) => void) | undefined;
+  /** Called, and awaited, with every layer that is written. */
+  onLayer?: ((layer: QuantizedLayer) => Promise<void> | void) | undefined;
   /** Bytes that a shard may hold, 5 GB by default. */
   shardBytes?: number | undefined;
+}
+
+/** A layer's weights before and after. Both tensors are valid until the call that is handed them has ended. */
+export interface QuantizedLayer {
+  name: string;
+  /** f32, f16 or bf16 [outFeatures, inFeatures]: the weights as the solver was given them, transformed where the recipe says so. */
+  original: Tensor;
+  packed: QuantizedTensor;
 }
 
 /** What became of one linear layer. */

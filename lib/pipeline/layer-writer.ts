@@ -12,7 +12,7 @@ import {
   type Warning,
 } from '../quantization/index.js';
 import type { QuantizedTensor, Tensor } from '../tensor/index.js';
-import type { LayerResult } from './job.js';
+import type { LayerResult, QuantizedLayer } from './job.js';
 import type { Progress } from './progress.js';
 
 /** What the parts of a job share. */
@@ -22,6 +22,7 @@ export interface JobContext {
   threads: number;
   signal: AbortSignal | undefined;
   report(event: Progress): void;
+  onLayer: ((layer: QuantizedLayer) => Promise<void> | void) | undefined;
 }
 
 /** The inputs that a layer reads: what the method made of them, and how many tokens they come from. */
@@ -34,6 +35,8 @@ export interface LayerInputs extends PreparedInputs {
 export interface SolvedNode extends SolvedMatrix {
   node: LinearNode;
   tokens: number | null;
+  /** What was solved, where somebody wants to see it beside what it became: a view that keeps its memory. */
+  original: Tensor | null;
   [Symbol.dispose](): void;
 }
 
@@ -54,7 +57,11 @@ export class LayerWriter {
     const { recipe, threads, signal } = this.context;
     const solved = await solveMatrix(w, recipe, inputs, { threads, signal, where: node.name });
     const { report } = solved;
-    const dispose = () => disposeSolved(solved);
+    const original = this.context.onLayer ? w.reshape(w.shape) : null;
+    const dispose = () => {
+      disposeSolved(solved);
+      original?.dispose();
+    };
     try {
       if (this.context.strict) refuseWarnings(node.name, report.warnings);
     } catch (error) {
@@ -71,16 +78,17 @@ export class LayerWriter {
       layers: this.layers,
       relativeError: report.relativeError,
     });
-    return { ...solved, node, tokens: inputs.tokens, [Symbol.dispose]: dispose };
+    return { ...solved, node, tokens: inputs.tokens, original, [Symbol.dispose]: dispose };
   }
 
   /** @returns the packed weights, written already; the caller's to dispose. */
-  async write({ node, grid, scaleDtype, solution, report, tokens }: SolvedNode): Promise<QuantizedTensor> {
+  async write({ node, grid, scaleDtype, solution, report, tokens, original }: SolvedNode): Promise<QuantizedTensor> {
     const { threads, signal } = this.context;
     const { name } = node;
     const tensor = await pack(solution, grid, scaleDtype, { threads, signal, where: name });
     try {
       await this.writer.put(name, tensor, { signal });
+      if (original) await this.context.onLayer?.({ name, original, packed: tensor });
     } catch (error) {
       tensor.dispose();
       throw error;

@@ -21,9 +21,12 @@ export interface Manifest {
   layers: LayerResult[];
 }
 
+/** What wrote a result. */
+export const provenance = (): Manifest['lutra'] => ({ version, formatVersion, isa: addon().describe().isa });
+
 export function manifestOf(parts: Omit<Manifest, 'lutra'>): Manifest {
   const { recipe, calibration, inputs, layers } = parts;
-  return { lutra: { version, formatVersion, isa: addon().describe().isa }, recipe, calibration, inputs, layers };
+  return { lutra: provenance(), recipe, calibration, inputs, layers };
 }
 
 /** Hashes every file of the model that the checkpoint is made from. @throws `LUTRA_E_HEADER` where one lies elsewhere, `LUTRA_E_IO` */

@@ -29,11 +29,11 @@ import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js'
  */
 export async function quantizeModel(job: QuantizationJob): Promise<QuantizationResult> {
   const started = performance.now();
-  const { signal, threads = 0, strict = false, onProgress } = job;
+  const { signal, threads = 0, strict = false, onProgress, onLayer } = job;
   signal?.throwIfAborted();
   checkThreads(threads, 'quantizeModel.threads');
   const recipe = normalizeRecipe(job.recipe);
-  const context: JobContext = { recipe, strict, threads, signal, report: (event) => onProgress?.(event) };
+  const context: JobContext = { recipe, strict, threads, signal, report: (event) => onProgress?.(event), onLayer };
   requireCalibration(job, recipe);
   await using source = await readCheckpoint(job.model);
   const config = parseConfig(source.config, join(job.model, 'config.json'));
@@ -92,7 +92,8 @@ async function writeLayers(
   return results;
 }
 
-const needsCalibration = (recipe: Recipe): boolean => needsOf(recipe).length > 0 || recipe.finetune.length > 0;
+/** Whether a recipe needs text; others do not read it. */
+export const needsCalibration = (recipe: Recipe): boolean => needsOf(recipe).length > 0 || recipe.finetune.length > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
   if (calibration) requireSource(calibration);

@@ -52,6 +52,28 @@ test('rtn quantizes every linear layer of the blocks and nothing else, and reads
   expect(manifestIn(out).calibration).toBeNull();
 });
 
+test.each([rtn, gptq])('shows every layer of $method before and after, until the call has ended', async (recipe) => {
+  const out = join(scratch, `shown-${recipe.method}`);
+  const seen = new Map<string, { before: Float32Array; after: Float32Array }>();
+  const kept: Tensor[] = [];
+  const { layers } = await quantizeModel({
+    ...{ model, out, recipe, calibration },
+    onLayer: async ({ name, original, packed }) => {
+      kept.push(original);
+      // The job waits: what is read after a turn of the event loop is still there.
+      await new Promise((resolve) => setImmediate(resolve));
+      using after = dequantize(packed);
+      seen.set(name, { before: original.read() as Float32Array, after: after.read() as Float32Array });
+    },
+  });
+  expect([...seen.keys()]).toEqual(layers.map(({ name }) => name));
+  for (const [name, { before, after }] of seen) {
+    expect(before).toEqual(await valuesOf(model, name));
+    expect(after).toEqual(await valuesOf(out, name));
+  }
+  expect(kept.every(({ disposed }) => disposed)).toBe(true);
+});
+
 test('gptq counts the tokens that every layer saw and beats round to nearest', async () => {
   const out = join(scratch, 'gptq');
   const { layers } = await quantizeModel({ model, out, recipe: gptq, calibration });
