@@ -74,6 +74,12 @@ export const taskIds = {
   clipToHessian: 26,
   meanMagnitudes: 27,
   squaredDistance: 28,
+  lowRankFit: 29,
+  lowRankFitInMetric: 30,
+  subtractPair: 31,
+  roundRows: 32,
+  storeRowsInt8: 33,
+  fbquantDescend: 34,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -7,6 +7,7 @@
 #include "binding/failure.h"
 #include "binding/tensor_object.h"
 #include "core/checked.h"
+#include "linalg/low_rank.h"
 #include "linalg/rotation.h"
 #include "ops/read_through.h"
 #include "ops/transformer.h"
@@ -14,11 +15,13 @@
 #include "quantize/awq.h"
 #include "quantize/bcq.h"
 #include "quantize/column_order.h"
+#include "quantize/fbquant.h"
 #include "quantize/gptq.h"
 #include "quantize/grid_search.h"
 #include "quantize/hqq.h"
 #include "quantize/levels.h"
 #include "quantize/magnitude.h"
+#include "quantize/pair.h"
 #include "quantize/quadratic_form.h"
 #include "quantize/rtn.h"
 
@@ -229,6 +232,41 @@ const TaskRow kTasks[] = {
     {"squaredDistance", 2, 0,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
        return squared_distance(context, call.tensors[0], call.tensors[1], &answer.emplace_back());
+     }},
+    {"lowRankFit", 3, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return low_rank_fit(context, t[0], TensorView{}, call.whole(0) != 0, t[1], t[2], nullptr);
+     }},
+    {"lowRankFitInMetric", 4, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return low_rank_fit(context, t[0], t[1], call.whole(0) != 0, t[2], t[3], nullptr);
+     }},
+    {"subtractPair", 4, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return subtract_pair(context, t[0], t[1], t[2], t[3]);
+     }},
+    {"roundRows", 2, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       return round_rows(context, narrowed<Dtype>(call.whole(0)), call.tensors[0], call.tensors[1]);
+     }},
+    {"storeRowsInt8", 3, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return store_rows_int8(context, t[0], t[1], t[2]);
+     }},
+    // Answers with the loss of the first pair and of the best, the steps before the best, and all steps.
+    {"fbquantDescend", 4, 8,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       const auto& t = call.tensors;
+       const FbquantOptions options{searched_grid(call), narrowed<Dtype>(call.whole(4)), call.whole(5),
+                                    call.parameters[6], call.whole(7) != 0};
+       FbquantResult result;
+       LUTRA_TRY(fbquant_descend(context, options, t[0], t[1], t[2], t[3], &result));
+       answer = {result.start, result.best, static_cast<double>(result.best_step), static_cast<double>(result.steps)};
+       return ok_status();
      }},
 };
 
