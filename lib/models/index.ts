@@ -8,6 +8,7 @@ export {
   type ModelGraph,
 } from './graph.js';
 export {
+  type BlockActivations,
   type BlockCache,
   BlockScratch,
   type BlockStep,
@@ -18,5 +19,12 @@ export {
   recordHead,
   type Tap,
 } from './llama.js';
+export {
+  type BlockBackward,
+  type BlockTape,
+  createBlockTape,
+  recordBlockBackward,
+  recordBlockLoss,
+} from './llama-backward.js';
 export { ropeFrequencies, ropeTable } from './rope.js';
 export type { RopeScaling } from './rope-scaling.js';

@@ -17,7 +17,7 @@ export type Tap = (input: string, x: Tensor, program: Program) => void;
 export interface BlockStep {
   /** f32 [n, hiddenSize]: the residual stream, updated in place. */
   readonly hidden: Tensor;
-  readonly scratch: BlockScratch;
+  readonly scratch: BlockActivations;
   readonly cache: BlockCache;
   /** f32 [positions, headDim] of `ropeTable`. */
   readonly cosSin: Tensor;
@@ -26,8 +26,24 @@ export interface BlockStep {
   readonly tap?: Tap | undefined;
 }
 
-/** Activations inside a block, reused from block to block; every tensor has n rows. */
-export class BlockScratch {
+/** What a block makes of n tokens, f32 with n rows each, in the order of the data flow. */
+export interface BlockActivations {
+  readonly normed: Tensor;
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly attended: Tensor;
+  /** What attention, and later the feed-forward, adds to the residual stream. */
+  readonly added: Tensor;
+  readonly feedForwardNormed: Tensor;
+  readonly gate: Tensor;
+  readonly up: Tensor;
+  /** silu(gate) · up */
+  readonly gated: Tensor;
+}
+
+/** Activations inside a block, reused from block to block and, where one is not read again, inside it. */
+export class BlockScratch implements BlockActivations {
   readonly normed: Tensor;
   readonly q: Tensor;
   readonly k: Tensor;
@@ -47,6 +63,16 @@ export class BlockScratch {
     this.attended = buffer(heads * headDim, owner?.attended);
     this.gate = buffer(intermediateSize, owner?.gate);
     this.up = buffer(intermediateSize, owner?.up);
+  }
+
+  get added(): Tensor {
+    return this.normed;
+  }
+  get feedForwardNormed(): Tensor {
+    return this.normed;
+  }
+  get gated(): Tensor {
+    return this.gate;
   }
 
   dispose(): void {
@@ -90,7 +116,7 @@ function recordAttention(
   step: BlockStep,
 ): void {
   const { hidden, scratch, cache, cosSin } = step;
-  const { normed, q, k, v, attended } = scratch;
+  const { normed, q, k, v, attended, added } = scratch;
   const { heads, kvHeads, headDim, slidingWindow: window } = config;
   const [qProj, kProj, vProj, oProj] = block.linears as [LinearNode, LinearNode, LinearNode, LinearNode];
   program.rmsNorm(hidden, denseWeight(weights, block.attentionNorm), config.normEpsilon, normed);
@@ -100,8 +126,8 @@ function recordAttention(
   program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
   program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
   step.tap?.(oProj.input, attended, program);
-  recordLinears(program, [oProj], weights, attended, [normed], step.products);
-  program.add(normed, hidden);
+  recordLinears(program, [oProj], weights, attended, [added], step.products);
+  program.add(added, hidden);
 }
 
 function recordFeedForward(
@@ -111,15 +137,15 @@ function recordFeedForward(
   weights: ReadonlyMap<string, Weight>,
   step: BlockStep,
 ): void {
-  const { normed, gate, up } = step.scratch;
+  const { feedForwardNormed: normed, gate, up, gated, added } = step.scratch;
   const [gateProj, upProj, downProj] = block.linears.slice(4) as [LinearNode, LinearNode, LinearNode];
   program.rmsNorm(step.hidden, denseWeight(weights, block.feedForwardNorm), config.normEpsilon, normed);
   step.tap?.(gateProj.input, normed, program);
   recordLinears(program, [gateProj, upProj], weights, normed, [gate, up], step.products);
-  program.swiglu(gate, up, gate);
-  step.tap?.(downProj.input, gate, program);
-  recordLinears(program, [downProj], weights, gate, [normed], step.products);
-  program.add(normed, step.hidden);
+  program.swiglu(gate, up, gated);
+  step.tap?.(downProj.input, gated, program);
+  recordLinears(program, [downProj], weights, gated, [added], step.products);
+  program.add(added, step.hidden);
 }
 
 /** logits[n, vocabulary] of `hidden` [n, hiddenSize]: final norm into `normed` (which may be `hidden`), then the output layer. */

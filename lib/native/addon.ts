@@ -41,6 +41,14 @@ export const opIds = {
   crossEntropy: 18,
   klDivergence: 19,
   convert: 20,
+  linearBackwardInput: 21,
+  linearBackwardWeight: 22,
+  rmsNormBackwardInput: 23,
+  rmsNormBackwardWeight: 24,
+  ropeBackward: 25,
+  attentionBackward: 26,
+  swigluBackward: 27,
+  squaredError: 28,
 } as const;
 
 /** Calls that answer with numbers and run only asynchronously (binding/tasks.cc). */
@@ -80,6 +88,9 @@ export const taskIds = {
   roundRows: 32,
   storeRowsInt8: 33,
   fbquantDescend: 34,
+  levelWeights: 35,
+  valueGradients: 36,
+  adamStep: 37,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

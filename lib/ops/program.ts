@@ -178,6 +178,44 @@ export class Program {
   convert(x: Tensor, y: Tensor): this {
     return this.#add('convert', [x, y]);
   }
+  /** Of y = x · Wᵀ: dx[n,k] = dy[n,m] · W[m,k], all f32, as every operator of a way back. */
+  linearBackwardInput(dy: Tensor, weight: Tensor, dx: Tensor): this {
+    return this.#add('linearBackwardInput', [dy, weight, dx]);
+  }
+  /** dweight[m,k] = dyᵀ · x. */
+  linearBackwardWeight(dy: Tensor, x: Tensor, dweight: Tensor): this {
+    return this.#add('linearBackwardWeight', [dy, x, dweight]);
+  }
+  /** Of `rmsNorm` with input x; dx may be dy. */
+  rmsNormBackwardInput(x: Tensor, weight: Tensor, epsilon: number, dy: Tensor, dx: Tensor): this {
+    return this.#add('rmsNormBackwardInput', [x, weight, dy, dx], [epsilon]);
+  }
+  rmsNormBackwardWeight(x: Tensor, epsilon: number, dy: Tensor, dweight: Tensor): this {
+    return this.#add('rmsNormBackwardWeight', [x, dy, dweight], [epsilon]);
+  }
+  /** Of `rope`, in place, for a sequence that begins at position 0. */
+  ropeBackward(dy: Tensor, cosSin: Tensor, headDim: number): this {
+    return this.#add('ropeBackward', [dy, cosSin], [headDim]);
+  }
+  /** Of `attention` over one whole sequence: keys and values have a row for every row of q, and the position is 0. */
+  attentionBackward(
+    { q, keys, values }: { q: Tensor; keys: Tensor; values: Tensor },
+    options: AttentionOptions,
+    dy: Tensor,
+    { dq, dkeys, dvalues }: { dq: Tensor; dkeys: Tensor; dvalues: Tensor },
+  ): this {
+    const { heads, kvHeads, headDim, window } = options;
+    const operands = [q, keys, values, dy, dq, dkeys, dvalues];
+    return this.#add('attentionBackward', operands, [heads, kvHeads, headDim, window]);
+  }
+  /** Of `swiglu`; dgate may be dy. */
+  swigluBackward(gate: Tensor, up: Tensor, dy: Tensor, dgate: Tensor, dup: Tensor): this {
+    return this.#add('swigluBackward', [gate, up, dy, dgate, dup]);
+  }
+  /** loss[n] (f64), the mean of (y - target)² over a row, and dy, the derivative of the loss's mean over rows. */
+  squaredError(y: Tensor, target: Tensor, loss: Tensor, dy: Tensor): this {
+    return this.#add('squaredError', [y, target, loss, dy]);
+  }
   /** codes u8 [rows, cols] to the packed tile bytes of `layout`, and back. */
   packCodes(layout: QuantizedLayout, codes: Tensor, packed: Tensor): this {
     return this.#add('packCodes', [codes, packed], layoutNumbers(layout));

@@ -12,6 +12,7 @@
 #include "ops/read_through.h"
 #include "ops/transformer.h"
 #include "platform/file.h"
+#include "quantize/adam.h"
 #include "quantize/awq.h"
 #include "quantize/bcq.h"
 #include "quantize/column_order.h"
@@ -24,6 +25,7 @@
 #include "quantize/pair.h"
 #include "quantize/quadratic_form.h"
 #include "quantize/rtn.h"
+#include "quantize/value_gradients.h"
 
 namespace lutra::binding {
 
@@ -267,6 +269,24 @@ const TaskRow kTasks[] = {
        LUTRA_TRY(fbquant_descend(context, options, t[0], t[1], t[2], t[3], &result));
        answer = {result.start, result.best, static_cast<double>(result.best_step), static_cast<double>(result.steps)};
        return ok_status();
+     }},
+    {"levelWeights", 3, 2,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return level_weights(context, call.whole(0), t[0], t[1], call.whole(1) != 0, t[2]);
+     }},
+    // The last operand is the zeros or what receives the offsets' gradients, as the kind has it.
+    {"valueGradients", 4, 3,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return value_gradients(context, narrowed<LevelKind>(call.whole(0)), narrowed<int>(call.whole(1)), call.whole(2),
+                              t[0], t[1], t[3], t[2], t[3]);
+     }},
+    {"adamStep", 3, 6,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const auto& p = call.parameters;
+       return adam_step(context, {p[0], p[1], p[2], p[3], p[4]}, call.whole(5), t[0], t[1], t[2]);
      }},
 };
 

@@ -63,12 +63,23 @@ Status product_of_few(Context& context, int64_t n, int64_t m, int64_t k, const f
   }));
 }
 
-// Up to kChunkRows rows of A against all of B.
+// Rows of k elements, row-major with `stride` from row to row; or, k_major, k rows that hold an element of each.
+struct LeftOperand {
+  const float* data = nullptr;
+  int64_t stride = 0;
+  bool k_major = false;
+
+  const float* element(int64_t row, int64_t kk) const {
+    return k_major ? data + kk * stride + row : data + row * stride + kk;
+  }
+};
+
+// Up to kChunkRows rows of A, from first_row on, against all of B.
 class BlockedProduct {
  public:
-  BlockedProduct(const RightOperand& b, int64_t m, int64_t k) : b_(b), m_(m), k_(k) {}
+  BlockedProduct(const LeftOperand& a, const RightOperand& b, int64_t m, int64_t k) : a_(a), b_(b), m_(m), k_(k) {}
 
-  Status run(Context& context, int64_t rows, const float* a, int64_t a_stride, float* c, int64_t c_stride) {
+  Status run(Context& context, int64_t first_row, int64_t rows, float* c, int64_t c_stride) {
     const int64_t row_tiles = ceil_div(rows, gemm_.tile_rows);
     const int64_t padded = row_tiles * gemm_.tile_rows;
     const size_t packed_bytes = static_cast<size_t>(round_up(padded * k_, 16)) * sizeof(float);
@@ -76,7 +87,7 @@ class BlockedProduct {
     const size_t bytes = packed_bytes + LaneScratch::bytes(context, slot_bytes);
     auto* packed = static_cast<float*>(context.scratch(bytes));
     if (!packed) return out_of_memory(static_cast<int64_t>(bytes));
-    if (!pack_left(context, rows, a, a_stride, packed)) return finished(false);
+    if (!pack_left(context, first_row, rows, packed)) return finished(false);
 
     LaneScratch lanes(context, reinterpret_cast<uint8_t*>(packed) + packed_bytes, slot_bytes);
     const int64_t column_blocks = ceil_div(m_, kGemmBlock);
@@ -134,15 +145,16 @@ class BlockedProduct {
   int64_t panel_floats() const { return 2 * gemm_.tile_cols * kBlockK; }
 
   // packed: for every k block the panels of all row tiles, one after the other.
-  bool pack_left(Context& context, int64_t rows, const float* a, int64_t a_stride, float* packed) {
+  bool pack_left(Context& context, int64_t first_row, int64_t rows, float* packed) {
     const int64_t tiles = ceil_div(rows, gemm_.tile_rows);
     const int64_t padded = tiles * gemm_.tile_rows;
+    const auto pack = a_.k_major ? gemm_.pack_columns : gemm_.pack_rows;
     return context.parallel(tiles, [&](int64_t t) {
       const int64_t row = t * gemm_.tile_rows;
       for (int64_t kk = 0; kk < k_; kk += kBlockK) {
         const int64_t depth = std::min(kBlockK, k_ - kk);
-        gemm_.pack_rows(a + row * a_stride + kk, a_stride, std::min(gemm_.tile_rows, rows - row), depth,
-                        gemm_.tile_rows, packed + kk * padded + row * depth);
+        pack(a_.element(first_row + row, kk), a_.stride, std::min(gemm_.tile_rows, rows - row), depth, gemm_.tile_rows,
+             packed + kk * padded + row * depth);
       }
     });
   }
@@ -167,10 +179,23 @@ class BlockedProduct {
   const GemmKernels& gemm_ = gemm_kernels();
   const NarrowGemmKernels& narrow_ = narrow_gemm_kernels();
   const ConvertKernels& convert_ = convert_kernels();
+  const LeftOperand& a_;
   const RightOperand& b_;
   int64_t m_;
   int64_t k_;
 };
+
+Status blocked_product(Context& context, int64_t n, int64_t m, int64_t k, const LeftOperand& a, const RightOperand& b,
+                       float* c, int64_t c_stride) {
+  BlockedProduct blocked(a, b, m, k);
+  for (int64_t row = 0; row < n; row += kChunkRows)
+    LUTRA_TRY(blocked.run(context, row, std::min(kChunkRows, n - row), c + row * c_stride, c_stride));
+  return ok_status();
+}
+
+void zero_rows(int64_t n, int64_t m, float* c, int64_t c_stride) {
+  for (int64_t t = 0; t < n; ++t) std::memset(c + t * c_stride, 0, static_cast<size_t>(m) * sizeof(float));
+}
 
 }  // namespace
 
@@ -178,7 +203,7 @@ Status product(Context& context, int64_t n, int64_t m, int64_t k, const float* a
                const RightOperand& b, float* c, int64_t c_stride, bool batch_invariant) {
   if (n == 0 || m == 0) return ok_status();
   if (k == 0) {
-    for (int64_t t = 0; t < n; ++t) std::memset(c + t * c_stride, 0, static_cast<size_t>(m) * sizeof(float));
+    zero_rows(n, m, c, c_stride);
     return ok_status();
   }
   const int64_t few = batch_invariant ? kInvariantRows : n <= kFewRows ? n : 0;
@@ -188,11 +213,18 @@ Status product(Context& context, int64_t n, int64_t m, int64_t k, const float* a
                                c + row * c_stride, c_stride));
     return ok_status();
   }
-  BlockedProduct blocked(b, m, k);
-  for (int64_t row = 0; row < n; row += kChunkRows)
-    LUTRA_TRY(blocked.run(context, std::min(kChunkRows, n - row), a + row * a_stride, a_stride, c + row * c_stride,
-                          c_stride));
-  return ok_status();
+  return blocked_product(context, n, m, k, {a, a_stride}, b, c, c_stride);
+}
+
+Status product_of_columns(Context& context, int64_t n, int64_t m, int64_t k, const float* a, int64_t a_stride,
+                          const float* b, int64_t b_stride, float* c, int64_t c_stride) {
+  if (n == 0 || m == 0) return ok_status();
+  if (k == 0) {
+    zero_rows(n, m, c, c_stride);
+    return ok_status();
+  }
+  const RightOperand right{.data = b, .stride = b_stride, .k_major = true};
+  return blocked_product(context, n, m, k, {a, a_stride, true}, right, c, c_stride);
 }
 
 }  // namespace lutra

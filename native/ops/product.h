@@ -24,4 +24,8 @@ struct RightOperand {
 Status product(Context& context, int64_t n, int64_t m, int64_t k, const float* a, int64_t a_stride,
                const RightOperand& b, float* c, int64_t c_stride, bool batch_invariant = false);
 
+// c[n,m] = a[k,n]^T b[k,m], both operands k-major. Always blocked.
+Status product_of_columns(Context& context, int64_t n, int64_t m, int64_t k, const float* a, int64_t a_stride,
+                          const float* b, int64_t b_stride, float* c, int64_t c_stride);
+
 }  // namespace lutra

@@ -1,6 +1,7 @@
 #include "program/op_table.h"
 
 #include "core/checked.h"
+#include "ops/backward.h"
 #include "ops/linear.h"
 #include "ops/lut_gemm.h"
 #include "ops/transformer.h"
@@ -85,6 +86,35 @@ const OpRow kTable[] = {
     {"klDivergence", 3, 0, 0,
      [](C& c, const S& s, const P&) { return kl_divergence(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
     {"convert", 2, 0, 0, [](C& c, const S& s, const P&) { return convert(c, s.tensors[0], s.tensors[1]); }},
+    {"linearBackwardInput", 3, 0, 0,
+     [](C& c, const S& s, const P&) { return linear_backward_input(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
+    {"linearBackwardWeight", 3, 0, 0,
+     [](C& c, const S& s, const P&) { return linear_backward_weight(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
+    {"rmsNormBackwardInput", 4, 1, 0,
+     [](C& c, const S& s, const P&) {
+       return rms_norm_backward_input(c, s.tensors[0], s.tensors[1], static_cast<float>(s.parameters[0]), s.tensors[2],
+                                      s.tensors[3]);
+     }},
+    {"rmsNormBackwardWeight", 3, 1, 0,
+     [](C& c, const S& s, const P&) {
+       return rms_norm_backward_weight(c, s.tensors[0], static_cast<float>(s.parameters[0]), s.tensors[1],
+                                       s.tensors[2]);
+     }},
+    {"ropeBackward", 2, 1, 0,
+     [](C& c, const S& s, const P&) { return rope_backward(c, s.tensors[0], s.tensors[1], whole(s, 0)); }},
+    {"attentionBackward", 7, 4, 0,
+     [](C& c, const S& s, const P& p) {
+       const TensorView* t = s.tensors;
+       return attention_backward(c, t[0], t[1], t[2], attention_shape(s, p), t[3], t[4], t[5], t[6]);
+     }},
+    {"swigluBackward", 5, 0, 0,
+     [](C& c, const S& s, const P&) {
+       return swiglu_backward(c, s.tensors[0], s.tensors[1], s.tensors[2], s.tensors[3], s.tensors[4]);
+     }},
+    {"squaredError", 4, 0, 0,
+     [](C& c, const S& s, const P&) {
+       return squared_error(c, s.tensors[0], s.tensors[1], s.tensors[2], s.tensors[3]);
+     }},
 };
 
 }  // namespace
