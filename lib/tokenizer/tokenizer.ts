@@ -1,7 +1,9 @@
 import { join } from 'node:path';
 import { Tokenizer as Library } from '@huggingface/tokenizers';
-import { lutraError } from '../errors.js';
+import { LutraError, lutraError } from '../errors.js';
+import { timeFor, withinTime } from './deadline.js';
 import { StreamDecoder } from './stream-decoder.js';
+import { checkIds, refuseUnfaithful } from './tokenizer-checks.js';
 import { isObject, type JsonObject, readJsonObject } from './tokenizer-files.js';
 
 export interface EncodeOptions {
@@ -21,11 +23,15 @@ export class Tokenizer {
   /** Whether the tokenizer puts BOS in front when nothing is said. */
   readonly addsBos: boolean;
   readonly #library: Library;
+  readonly #where: string;
+  /** Decoders without a regular expression, nearly all, need no watch: it takes longer than they do. */
+  readonly #decodesByPattern: boolean;
 
-  /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for a tokenizer.json with parts that are not understood. */
+  /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for a tokenizer.json with parts that are not understood, `LUTRA_E_HEADER` for ids that are none */
   constructor(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string) {
-    refuseInexactSplits(tokenizerJson.pre_tokenizer, where);
+    this.#where = where;
     this.#library = construct(tokenizerJson, tokenizerConfig, where);
+    this.#decodesByPattern = (JSON.stringify(tokenizerJson.decoder) ?? '').includes('"Regex"');
     const vocabulary = this.#library.get_vocab(true);
     this.vocabularySize = largest(vocabulary.values()) + 1;
     const idOf = (token: string | null) => (token === null ? null : (vocabulary.get(token) ?? null));
@@ -38,9 +44,21 @@ export class Tokenizer {
     this.addsBos = this.bosId !== null && (typeof said === 'boolean' ? said : templateBos !== null);
   }
 
-  /** Ids of the text. A text that begins with BOS itself gets no second one. */
+  /**
+   * Ids of the text. A text that begins with BOS itself gets no second one.
+   *
+   * @throws `LUTRA_E_UNSUPPORTED_MODEL` where a pattern of the tokenizer takes very long on this text, or a part of it has no id
+   */
   encode(text: string, options: EncodeOptions): number[] {
-    const { ids } = this.#library.encode(text, { add_special_tokens: false });
+    const encode = () => this.#library.encode(text, { add_special_tokens: false });
+    const { ids, tokens } = withinTime(encode, timeFor(text.length), this.#where);
+    const unknown = ids.findIndex((id: unknown) => !Number.isInteger(id));
+    if (unknown >= 0)
+      throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
+        message: 'the tokenizer has no id for a part of the text, and none that stands for the unknown',
+        where: this.#where,
+        found: JSON.stringify(tokens[unknown]),
+      });
     if (options.bos && this.bosId !== null && ids[0] !== this.bosId) return [this.bosId, ...ids];
     return ids;
   }
@@ -50,7 +68,9 @@ export class Tokenizer {
     const known: number[] = [];
     for (const id of ids) if (this.#library.id_to_token(id) !== undefined) known.push(id);
     if (known.length === 0) return '';
-    return this.#library.decode(known, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
+    const decode = () =>
+      this.#library.decode(known, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
+    return this.#decodesByPattern ? withinTime(decode, timeFor(known.length), this.#where) : decode();
   }
 
   /** Decodes ids as they come. @param context the ids before them, which decide about a leading space. */
@@ -70,34 +90,30 @@ export async function loadTokenizer(dir: string): Promise<Tokenizer> {
   return new Tokenizer(tokenizerJson, tokenizerConfig, join(dir, 'tokenizer.json'));
 }
 
+/** Milliseconds; the vocabularies of 256,000 tokens take one or two seconds. */
+const constructionTime = 30_000;
+
 function construct(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string): Library {
   try {
-    const library = new Library(tokenizerJson, tokenizerConfig);
-    library.decode(library.encode('a b').ids);
-    return library;
+    return withinTime(
+      () => {
+        checkIds(tokenizerJson, where);
+        refuseUnfaithful(tokenizerJson, where);
+        const library = new Library(tokenizerJson, tokenizerConfig);
+        library.decode(library.encode('a b').ids);
+        return library;
+      },
+      constructionTime,
+      where,
+    );
   } catch (cause) {
+    if (cause instanceof LutraError) throw cause;
     throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
       message: `the tokenizer is not understood: ${cause instanceof Error ? cause.message : String(cause)}`,
       where,
       cause,
     });
   }
-}
-
-/** Split behaviours that the library accepts but does not reproduce. */
-const inexactBehaviours = ['MergedWithPrevious', 'MergedWithNext', 'Contiguous'];
-
-function refuseInexactSplits(preTokenizer: unknown, where: string): void {
-  if (!isObject(preTokenizer)) return;
-  const { type, behavior, pretokenizers } = preTokenizer;
-  if (typeof behavior === 'string' && inexactBehaviours.includes(behavior))
-    throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
-      message: `the pre-tokenizer ${String(type)} splits in a way that is not supported`,
-      where,
-      found: behavior,
-      expected: 'Isolated or Removed',
-    });
-  if (Array.isArray(pretokenizers)) for (const inner of pretokenizers) refuseInexactSplits(inner, where);
 }
 
 /** tokenizer_config.json names a token as text or as an object with its text. */

@@ -71,7 +71,10 @@ describe('Tokenizer', () => {
     expect(() => byteTokenizer({ json: { pre_tokenizer: { type: 'Unheard' } } })).toThrow(unsupported);
     const split = { type: 'Split', pattern: { String: 'a' }, behavior: 'MergedWithNext', invert: false };
     expect(() => byteTokenizer({ json: { pre_tokenizer: { type: 'Sequence', pretokenizers: [split] } } })).toThrow(
-      unsupported,
+      expect.objectContaining({
+        code: 'LUTRA_E_UNSUPPORTED_MODEL',
+        where: 'tokenizer.json: pre_tokenizer.pretokenizers.0.behavior',
+      }),
     );
   });
 });
