@@ -5,19 +5,9 @@
 #include "kernels/gemm/gemm.h"
 #include "ops/lane_scratch.h"
 #include "ops/operand.h"
+#include "ops/panel64.h"
 
 namespace lutra {
-
-namespace {
-
-// Panels of all rows of `a`, k-major inside a tile, rows past the end zero.
-void pack_tile(const Matrix64& a, int64_t row, int64_t tile, double* panel) {
-  const int64_t live = std::min(tile, a.rows - row);
-  for (int64_t kk = 0; kk < a.cols; ++kk)
-    for (int64_t r = 0; r < tile; ++r) panel[kk * tile + r] = r < live ? a.data[(row + r) * a.stride + kk] : 0.0;
-}
-
-}  // namespace
 
 Status subtract_outer_lower(Context& context, const Matrix64& a, const Matrix64& c) {
   LUTRA_TRY(require_equal(c.rows, a.rows, "subtract_outer_lower: rows of c, against rows of a"));
@@ -35,9 +25,11 @@ Status subtract_outer_lower(Context& context, const Matrix64& a, const Matrix64&
   const bool packed = context.parallel(blocks, [&](int64_t block) {
     const int64_t begin = block * kGemmBlock;
     for (int64_t r = begin; r < begin + kGemmBlock; r += gemm.tile_rows64)
-      pack_tile(a, r, gemm.tile_rows64, left + r * k);
+      pack_panel64(a.data + r * a.stride, a.stride, std::min(gemm.tile_rows64, n - r), k, gemm.tile_rows64, 1.0,
+                   left + r * k);
     for (int64_t r = begin; r < begin + kGemmBlock; r += gemm.tile_cols64)
-      pack_tile(a, r, gemm.tile_cols64, right + r * k);
+      pack_panel64(a.data + r * a.stride, a.stride, std::min(gemm.tile_cols64, n - r), k, gemm.tile_cols64, 1.0,
+                   right + r * k);
   });
   if (!packed) return finished(false);
   return finished(context.parallel(blocks * blocks, [&](int64_t part) {
@@ -67,7 +59,7 @@ Status solve_lower_transposed(Context& context, const Matrix64& l, const Matrix6
     const LaneScratch::Slot slot(lanes);
     double* side = slot.as<double>();
     const Matrix64 own{x.data + part * kRows * x.stride, std::min(kRows, x.rows - part * kRows), k, x.stride};
-    pack_tile(own, 0, kRows, side);
+    pack_panel64(own.data, own.stride, own.rows, k, kRows, 1.0, side);
     for (int64_t j = 0; j < k; ++j) {
       double* target = side + j * kRows;
       for (int64_t i = 0; i < j; ++i) {

@@ -4,7 +4,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
-#include "ops/linear.h"
+#include "ops/product.h"
 #include "quantize/for_rows.h"
 
 namespace lutra {
@@ -18,15 +18,6 @@ Status check_matrix(const TensorView& x, Dtype dtype, int64_t rows, int64_t cols
   if (x.dtype != dtype) return error(Code::kDtype, what);
   if (x.rank != 2 || x.shape[0] != rows || x.shape[1] != cols) return error(Code::kShape, what, x.cols(), cols);
   return ok_status();
-}
-
-TensorView matrix(void* data, int64_t rows, int64_t cols) {
-  TensorView view;
-  view.data = data;
-  view.rank = 2;
-  view.shape[0] = rows;
-  view.shape[1] = cols;
-  return view;
 }
 
 // The sum of products of n elements, in order.
@@ -44,29 +35,46 @@ double total(const double* values, int64_t n) {
 
 }  // namespace
 
-Status quadratic_form(Context& context, const TensorView& x, const TensorView& hessian, double* value) {
+Status quadratic_form_rows(Context& context, const TensorView& x, const TensorView& hessian, const TensorView& values) {
   const int64_t m = x.rows(), k = x.cols();
   LUTRA_TRY(check_matrix(x, Dtype::kF32, m, k, "quadraticForm needs f32 [m,k]"));
   LUTRA_TRY(check_matrix(hessian, Dtype::kF64, k, k, "the Hessian must be f64 [k,k]"));
+  if (values.dtype != Dtype::kF64) return error(Code::kDtype, "values of quadratic forms must be f64");
+  if (values.rank != 1 || values.shape[0] != m)
+    return error(Code::kShape, "one quadratic form a row is needed", values.elements(), m);
   const int64_t panel = std::min(kPanel, k);
   const AlignedBuffer weight(static_cast<size_t>(panel * k) * sizeof(float));
-  const AlignedBuffer product(static_cast<size_t>(m * panel) * sizeof(float));
-  const AlignedBuffer rows(static_cast<size_t>(m) * sizeof(double));
-  if (!weight || !product || !rows) return error(Code::kOutOfMemory, "no memory for quadraticForm", panel * (k + m));
-  std::fill_n(rows.as<double>(), m, 0.0);
+  const AlignedBuffer reached(static_cast<size_t>(m * panel) * sizeof(float));
+  if (!weight || !reached) return error(Code::kOutOfMemory, "no memory for quadraticForm", panel * (k + m));
+  std::fill_n(values.as<double>(), m, 0.0);
   for (int64_t first = 0; first < k; first += panel) {
-    const int64_t width = std::min(panel, k - first);
+    const int64_t width = std::min(panel, k - first), rest = k - first;
+    // H is symmetric: columns behind the block on the diagonal stand for both halves.
     LUTRA_TRY(for_rows(context, width, [&](int64_t row) {
-      const double* in = hessian.as<double>() + (first + row) * k;
-      std::transform(in, in + k, weight.as<float>() + row * k, [](double h) { return static_cast<float>(h); });
+      const double* in = hessian.as<double>() + (first + row) * k + first;
+      float* out = weight.as<float>() + row * rest;
+      std::transform(in, in + width, out, [](double h) { return static_cast<float>(h); });
+      std::transform(in + width, in + rest, out + width, [](double h) { return static_cast<float>(2 * h); });
     }));
-    // H is symmetric: its rows are what `linear` multiplies with.
-    LUTRA_TRY(linear(context, x, matrix(weight.as<void>(), width, k), matrix(product.as<void>(), m, width)));
+    const RightOperand right{.data = weight.as<float>(), .stride = rest};
+    LUTRA_TRY(product(context, m, width, rest, x.as<float>() + first, k, right, reached.as<float>(), width));
     LUTRA_TRY(for_rows(context, m, [&](int64_t row) {
-      rows.as<double>()[row] += dot(x.as<float>() + row * k + first, product.as<float>() + row * width, width);
+      values.as<double>()[row] += dot(x.as<float>() + row * k + first, reached.as<float>() + row * width, width);
     }));
   }
-  *value = total(rows.as<double>(), m);
+  return ok_status();
+}
+
+Status quadratic_form(Context& context, const TensorView& x, const TensorView& hessian, double* value) {
+  const AlignedBuffer rows(static_cast<size_t>(x.rows()) * sizeof(double));
+  if (!rows) return error(Code::kOutOfMemory, "no memory for one number a row", x.rows());
+  TensorView values;
+  values.data = rows.as<void>();
+  values.dtype = Dtype::kF64;
+  values.rank = 1;
+  values.shape[0] = x.rows();
+  LUTRA_TRY(quadratic_form_rows(context, x, hessian, values));
+  *value = total(rows.as<double>(), x.rows());
   return ok_status();
 }
 

@@ -7,8 +7,11 @@
 
 namespace lutra {
 
-// tr(x H x^T) for x f32 [m,k] and a symmetric H f64 [k,k]: H is rounded to f32 panel by panel, products are fp32, their
-// sums f64. For one shape and instruction set the bits do not depend on the number of lanes.
+// x H x^T of every row x of x f32 [m,k], into values f64 [m]; H f64 [k,k] is symmetric. H is rounded to f32 panel by
+// panel, products are fp32, their sums f64. For one shape and instruction set the bits do not depend on the lanes.
+Status quadratic_form_rows(Context& context, const TensorView& x, const TensorView& hessian, const TensorView& values);
+
+// Their sum, tr(x H x^T).
 Status quadratic_form(Context& context, const TensorView& x, const TensorView& hessian, double* value);
 
 }  // namespace lutra

@@ -3,6 +3,7 @@
 #include "../operands.h"
 #include "quantize/bcq.h"
 #include "quantize/column_order.h"
+#include "quantize/decoupleq.h"
 #include "quantize/gptq.h"
 #include "quantize/grid_search.h"
 #include "quantize/hqq.h"
@@ -124,5 +125,23 @@ LUTRA_TEST(quantize, orders_and_measures_of_empty_matrices) {
     CHECK(sum_of_squares(e.context, e.w.view, &value).ok() && value == 0.0);
     value = -1.0;
     CHECK(quadratic_form(e.context, e.w.view, e.hessian.view, &value).ok() && value == 0.0);
+  });
+}
+
+LUTRA_TEST(quantize, decoupleq_of_empty_matrices) {
+  each_empty([](Empty& e) {
+    const DampedHessian metric{e.hessian.view, e.importance.view};
+    Operand<double> pulled({e.rows, e.k}), errors({e.rows});
+    CHECK(decoupleq_pull(e.context, metric, e.w.view, pulled.view).ok());
+    const CodedRows rows{e.codes.view, e.scales.view, e.zeros.view, errors.view};
+    for (const bool symmetric : {false, true}) {
+      const GridOptions grid{kBits, 16, symmetric, false, Dtype::kF16};
+      CHECK(decoupleq_search(e.context, grid, metric, e.w.view, e.scales.view, e.zeros.view).ok());
+      const ScaleFit fit{kBits, 16, symmetric, Dtype::kF16};
+      CHECK(decoupleq_fit(e.context, fit, metric, e.w.view, pulled.view, rows).ok());
+    }
+    int64_t taken = -1;
+    CHECK(take_better_rows(e.context, rows, rows, &taken).ok());
+    CHECK(taken == 0);
   });
 }
