@@ -91,6 +91,12 @@ export const taskIds = {
   levelWeights: 35,
   valueGradients: 36,
   adamStep: 37,
+  dampedFormRows: 38,
+  offsetsOfGrid: 39,
+  decoupleqPull: 40,
+  decoupleqFit: 41,
+  decoupleqSearch: 42,
+  takeBetterRows: 43,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

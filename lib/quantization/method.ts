@@ -96,6 +96,11 @@ export interface Solver<Options = unknown, Prepared = unknown> {
   /** Whether it can solve for a symmetric grid. */
   readonly symmetric: boolean;
   needs(options: Options): readonly Need[];
+  /**
+   * Whether the Hessian of a layer's inputs is to be that of the block with all its earlier layers quantized already, collected
+   * anew for every input; else all of a block's Hessians come from one pass. Absent: never.
+   */
+  sequential?(options: Options): boolean;
   /** Strict, with a default for every option. */
   readonly options: z.ZodType<Options>;
   prepare(statistics: Statistics, options: Options, call: Call): Promise<Prepared>;

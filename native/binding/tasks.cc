@@ -16,6 +16,7 @@
 #include "quantize/awq.h"
 #include "quantize/bcq.h"
 #include "quantize/column_order.h"
+#include "quantize/decoupleq.h"
 #include "quantize/fbquant.h"
 #include "quantize/gptq.h"
 #include "quantize/grid_search.h"
@@ -287,6 +288,42 @@ const TaskRow kTasks[] = {
        const auto& t = call.tensors;
        const auto& p = call.parameters;
        return adam_step(context, {p[0], p[1], p[2], p[3], p[4]}, call.whole(5), t[0], t[1], t[2]);
+     }},
+    {"dampedFormRows", 4, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return damped_form_rows(context, {t[0], t[1]}, t[2], t[3]);
+     }},
+    {"offsetsOfGrid", 3, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return offsets_of_grid(context, t[0], t[1], narrowed<Dtype>(call.whole(0)), t[2]);
+     }},
+    {"decoupleqPull", 4, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return decoupleq_pull(context, {t[0], t[1]}, t[2], t[3]);
+     }},
+    {"decoupleqFit", 8, 4,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const ScaleFit options{narrowed<int>(call.whole(0)), call.whole(1), call.whole(2) != 0,
+                              narrowed<Dtype>(call.whole(3))};
+       return decoupleq_fit(context, options, {t[0], t[1]}, t[2], t[3], {t[4], t[5], t[6], t[7]});
+     }},
+    {"decoupleqSearch", 5, 4,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return decoupleq_search(context, searched_grid(call), {t[0], t[1]}, t[2], t[3], t[4]);
+     }},
+    // Answers with the number of rows taken.
+    {"takeBetterRows", 8, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       const auto& t = call.tensors;
+       int64_t taken = 0;
+       LUTRA_TRY(take_better_rows(context, {t[0], t[1], t[2], t[3]}, {t[4], t[5], t[6], t[7]}, &taken));
+       answer.push_back(static_cast<double>(taken));
+       return ok_status();
      }},
 };
 

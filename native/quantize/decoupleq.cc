@@ -11,6 +11,7 @@
 #include "ops/transformer.h"
 #include "quantize/for_rows.h"
 #include "quantize/grid.h"
+#include "quantize/quadratic_form.h"
 #include "quantize/storage.h"
 
 namespace lutra {
@@ -276,6 +277,35 @@ Status check_damped(Context& context, const DampedHessian& metric, int64_t k) {
   int64_t bad = -1;
   LUTRA_TRY(find_non_finite(context, metric.hessian, &bad));
   return bad < 0 ? ok_status() : error(Code::kNonFinite, "decoupleq: the Hessian is not finite at this element", bad);
+}
+
+Status damped_form_rows(Context& context, const DampedHessian& metric, const TensorView& differences,
+                        const TensorView& values) {
+  LUTRA_TRY(require_rank(differences, 2, "decoupleq: differences must have 2 dimensions"));
+  LUTRA_TRY(check_damped(context, metric, differences.shape[1]));
+  LUTRA_TRY(quadratic_form_rows(context, differences, metric.hessian, values));
+  const int64_t k = differences.shape[1];
+  return for_rows(context, differences.shape[0], [&](int64_t row) {
+    const float* in = differences.as<float>() + row * k;
+    double sum = values.as<double>()[row];
+    for (int64_t j = 0; j < k; ++j) sum += metric.diagonal.as<double>()[j] * static_cast<double>(in[j]) * in[j];
+    values.as<double>()[row] = sum;
+  });
+}
+
+Status offsets_of_grid(Context& context, const TensorView& scales, const TensorView& zeros, Dtype storage,
+                       const TensorView& offsets) {
+  for (const TensorView& values : {scales, zeros, offsets}) {
+    LUTRA_TRY(require_rank(values, 2, "decoupleq: scales, zeros and offsets must have 2 dimensions"));
+    LUTRA_TRY(require_dtype(values, Dtype::kF32, "decoupleq: scales, zeros and offsets must be f32"));
+    LUTRA_TRY(require_same_shape(scales, values, "decoupleq: shape of zeros and offsets, against shape of scales"));
+  }
+  if (!is_float(storage)) return error(Code::kDtype, "decoupleq: values are stored in f16, bf16 or f32");
+  return for_rows(context, scales.shape[0], [&](int64_t row) {
+    for (int64_t at = row * scales.shape[1]; at < (row + 1) * scales.shape[1]; ++at)
+      offsets.as<float>()[at] =
+          stored_value(storage, -static_cast<double>(scales.as<float>()[at]) * zeros.as<float>()[at]);
+  });
 }
 
 Status decoupleq_pull(Context& context, const DampedHessian& metric, const TensorView& w, const TensorView& pulled) {

@@ -18,6 +18,14 @@ struct DampedHessian {
 // What every pass asks of it, for matrices of k columns.
 Status check_damped(Context& context, const DampedHessian& metric, int64_t k);
 
+// d (H + diagonal) d^T of every row d of differences f32 [m,k], into values f64 [m]; products in fp32.
+Status damped_form_rows(Context& context, const DampedHessian& metric, const TensorView& differences,
+                        const TensorView& values);
+
+// The real offsets of a grid with zero codes, -scale * zero in the storage type. All f32 [m, groups].
+Status offsets_of_grid(Context& context, const TensorView& scales, const TensorView& zeros, Dtype storage,
+                       const TensorView& offsets);
+
 // W times the damped Hessian, f64 [m,k], for w f32 [m,k]: what every later fit of scales to codes needs of the weights.
 Status decoupleq_pull(Context& context, const DampedHessian& metric, const TensorView& w, const TensorView& pulled);
 

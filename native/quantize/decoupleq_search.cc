@@ -7,7 +7,6 @@
 #include "quantize/decoupleq.h"
 #include "quantize/for_rows.h"
 #include "quantize/grid.h"
-#include "quantize/quadratic_form.h"
 #include "quantize/storage.h"
 
 namespace lutra {
@@ -62,15 +61,10 @@ struct Search {
     LUTRA_TRY(for_rows(context, m, [&](int64_t row) { round_row(row, step_of(row)); }));
     const TensorView x{.data = differences, .dtype = Dtype::kF32, .rank = 2, .shape = {m, k}};
     const TensorView values{.data = scores, .dtype = Dtype::kF64, .rank = 1, .shape = {m}};
-    LUTRA_TRY(quadratic_form_rows(context, x, metric.hessian, values));
+    LUTRA_TRY(damped_form_rows(context, metric, x, values));
     return for_rows(context, m, [&](int64_t row) {
-      double score = scores[row];
-      for (int64_t j = 0; j < k; ++j) {
-        const double d = differences[row * k + j];
-        score += metric.diagonal.as<double>()[j] * d * d;
-      }
-      if (!(score < least[row])) return;
-      least[row] = score;
+      if (!(scores[row] < least[row])) return;
+      least[row] = scores[row];
       steps[row] = step_of(row);
     });
   }

@@ -29,6 +29,8 @@ test.each([
   ['leanquant', {}],
   ['bcq', {}],
   ['bcq', { weighting: 'hessian', errorFeedback: true, symmetric: true }],
+  ['decoupleq', {}],
+  ['decoupleq', { symmetric: true }],
 ])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
   const recipe = { method, bits: 3, groupSize: 32, ...options };
   const h = gram(k, 40, 7);
