@@ -17,8 +17,12 @@ interface TappedInput {
 export class HessianCollector {
   readonly #inputs = new Map<string, TappedInput>();
 
+  /** @param only the one input that is wanted; null for all. */
+  constructor(private readonly only: string | null = null) {}
+
   /** To be handed to `recordBlock`. */
   readonly tap: Tap = (input, x, program) => {
+    if (this.only !== null && input !== this.only) return;
     const [rows = 0, width = 0] = x.shape;
     const tapped = this.#inputs.get(input) ?? { gram: Tensor.zeros('f64', [width, width]), rowsARun: 0, tokens: 0 };
     this.#inputs.set(input, tapped);

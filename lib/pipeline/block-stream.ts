@@ -2,7 +2,7 @@ import { HessianCollector } from '../calibration/index.js';
 import type { Checkpoint } from '../formats/index.js';
 import type { BlockGraph, LinearNode, ModelGraph } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
-import { asFloat32, needsOf, prepareInputs, type Statistics } from '../quantization/index.js';
+import { asFloat32, isSequential, needsOf, prepareInputs, type Statistics } from '../quantization/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
 import { BlockRunner } from './block-runner.js';
@@ -32,8 +32,9 @@ export async function streamMatrices(
 }
 
 /**
- * Methods that need Hessians: block after block. A block's Hessians are those of its original weights, its inputs those that
- * the quantized blocks before it give (GPTQ, arXiv 2210.17323, section 4). One block of weights is in memory at a time.
+ * Methods that need Hessians: block after block. A block's Hessians are those of its original weights, or, for a sequential
+ * method, of those before a layer quantized; its inputs are those that the quantized blocks before it give (GPTQ, arXiv
+ * 2210.17323, section 4). One block of weights is in memory at a time.
  */
 export async function streamBlocks(
   source: Checkpoint,
@@ -79,11 +80,18 @@ interface BlockWork {
   step: { block: number; blocks: number; windows: number };
 }
 
-/** Quantizes the block's linear layers, input by input, and writes them. */
+/** Quantizes the block's linear layers, input by input in the order of the data flow, and writes them. */
 async function quantizeBlock(work: BlockWork): Promise<void> {
-  const collector = needsOf(work.context.recipe).includes('hessian') ? await collectHessians(work) : null;
+  const { recipe } = work.context;
+  const needed = needsOf(recipe).includes('hessian');
+  const sequential = isSequential(recipe);
+  let collector: HessianCollector | null = null;
   try {
     for (const [input, nodes] of byInput(work.block.linears)) {
+      if (needed && (sequential || !collector)) {
+        collector?.dispose();
+        collector = await collectHessians(work, sequential ? input : null);
+      }
       const taken = collector?.take(input);
       try {
         await quantizeLayers(work, nodes, taken ?? {}, input);
@@ -96,9 +104,12 @@ async function quantizeBlock(work: BlockWork): Promise<void> {
   }
 }
 
-/** The Hessians of everything that the block's linear layers read, all of one pass with the block as it is. */
-async function collectHessians({ block, weights, runner, context, step }: BlockWork): Promise<HessianCollector> {
-  const collector = new HessianCollector();
+/** The Hessians of one input, or of everything that the block's linear layers read, in a pass with the block as it is now. */
+async function collectHessians(
+  { block, weights, runner, context, step }: BlockWork,
+  only: string | null,
+): Promise<HessianCollector> {
+  const collector = new HessianCollector(only);
   try {
     await runner.run(block, weights, {
       tap: collector.tap,

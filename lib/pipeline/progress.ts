@@ -8,7 +8,7 @@ export type Progress =
   | { phase: 'calibrate'; tokens: number; windows: number; sequenceLength: number }
   /** A window's tokens became activations. */
   | { phase: 'embed'; window: number; windows: number }
-  /** A window went through a block in full precision; its activations are in the Hessians. */
+  /** A window went through a block in fp32; its activations are in the Hessians. A sequential method takes them through once an input. */
   | { phase: 'collect'; block: number; blocks: number; window: number; windows: number }
   /** A layer was quantized. */
   | {

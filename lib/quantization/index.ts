@@ -24,6 +24,7 @@ export { asFloat32 } from './passes.js';
 export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
 export {
   disposeSolved,
+  isSequential,
   type LayerReport,
   needsOf,
   type PreparedInputs,

@@ -85,9 +85,7 @@ export async function searchRange(
   const offsets = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
   if (grid.symmetric) offsets.fill(2 ** (grid.bits - 1));
   const operands = [hessian, diagonal, w, scales, offsets];
-  await disposeOnFailure([scales, offsets], () =>
-    task('decoupleqSearch', operands, numbersOf(grid, k, dtype), call),
-  );
+  await disposeOnFailure([scales, offsets], () => task('decoupleqSearch', operands, numbersOf(grid, k, dtype), call));
   return { scales, offsets };
 }
 

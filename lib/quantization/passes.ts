@@ -7,7 +7,12 @@ import type { Call, Grid, ScaleDtype, Values } from './method.js';
  * The native passes of native/quantize, typed. All of them run off the JavaScript thread and end within one parallel
  * region when `call.signal` is raised. m is outFeatures, k inFeatures, groups the number of groups in a row.
  */
-export async function task(id: keyof typeof taskIds, tensors: Tensor[], numbers: number[], call: Call): Promise<number[]> {
+export async function task(
+  id: keyof typeof taskIds,
+  tensors: Tensor[],
+  numbers: number[],
+  call: Call,
+): Promise<number[]> {
   const operands = tensors.map((tensor) => tensor.native);
   const { signal, threads = 0, where } = call;
   return await cancellable(signal, (cancel) => addon().task(taskIds[id], operands, numbers, threads, cancel), where);

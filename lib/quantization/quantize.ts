@@ -105,6 +105,11 @@ export function needsOf({ solver, lowRank }: Recipe): readonly Need[] {
   return [...needs];
 }
 
+/** Whether a block's Hessians are to be collected input by input, with the layers before already quantized. */
+export function isSequential({ solver }: Recipe): boolean {
+  return findSolver(solver.method).sequential?.(optionsOf(solver)) ?? false;
+}
+
 /** A matrix as its solver left it: `pack` makes weights of it. The caller's to dispose. */
 export interface SolvedMatrix {
   grid: Grid;

@@ -150,11 +150,7 @@ const copyOf = ({ scales, offsets }: CodedRows): Pick<CodedRows, 'scales' | 'off
 });
 
 /** Codes for these values, errors not known yet. Takes ownership of the values. */
-async function coded(
-  input: Input,
-  values: Pick<CodedRows, 'scales' | 'offsets'>,
-  call: Call,
-): Promise<CodedRows> {
+async function coded(input: Input, values: Pick<CodedRows, 'scales' | 'offsets'>, call: Call): Promise<CodedRows> {
   const codes = await disposeOnFailure([values.scales, values.offsets], () => codesFor(input, values, call));
   return { ...values, codes, errors: Tensor.zeros('f64', [input.w.shape[0] ?? 0]) };
 }

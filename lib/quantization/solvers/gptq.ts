@@ -17,6 +17,8 @@ const options = z.strictObject({
   damping: z.number().min(0).max(1).default(0.01),
   /** How the grids' ranges are searched; see rtn. */
   clipSearch: clipSearch.default(false),
+  /** Hessians of a block's later layers from inputs that its quantized earlier layers give. */
+  trueSequential: z.boolean().default(false),
 });
 
 export type GptqOptions = z.infer<typeof options>;
@@ -31,6 +33,7 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
   storage: 'zeroCode',
   symmetric: true,
   needs: () => ['hessian'],
+  sequential: ({ trueSequential }) => trueSequential,
   options,
   async prepare(statistics, options, call) {
     return await factorHessian(statistics, options, { ...call, method: 'gptq' });

@@ -84,6 +84,45 @@ test('gptq counts the tokens that every layer saw and beats round to nearest', a
   }
 });
 
+// What a layer sees in a sequential job is what a job in one pass sees of a model whose earlier layers are those results.
+test('a sequential job feeds every layer what its quantized predecessors give', async () => {
+  const out = join(scratch, 'sequential');
+  await quantizeModel({ model, out, recipe: { ...gptq, trueSequential: true }, calibration });
+  const stages = [['q_proj', 'k_proj', 'v_proj'], ['o_proj'], ['gate_proj', 'up_proj'], ['down_proj']];
+  const nameOf = (stage: string) => `model.layers.0.${/[qkvo]_/.test(stage) ? 'self_attn' : 'mlp'}.${stage}.weight`;
+  const replaced = new Map<string, Float32Array>();
+  for (const [index, stage] of stages.entries()) {
+    const partly = join(scratch, `partly-${index}`);
+    await writeRandomModel(partly, { edit: (name, values) => values.set(replaced.get(name) ?? values) });
+    await quantizeModel({ model: partly, out: `${partly}-out`, recipe: gptq, calibration });
+    for (const name of stage.map(nameOf)) {
+      replaced.set(name, await valuesOf(out, name));
+      expect(await valuesOf(`${partly}-out`, name)).toEqual(replaced.get(name));
+      if (index > 0) expect(await valuesOf(join(scratch, 'gptq'), name)).not.toEqual(replaced.get(name));
+    }
+  }
+});
+
+test('a sequential job tells of every pass, and writes the same bytes for every number of threads', async () => {
+  const jobs = [1, 3].map((threads) => join(scratch, `sequential-${threads}`));
+  const recipe = { method: 'decoupleq', bits: 2, groupSize: 32 };
+  let collected = 0;
+  for (const [index, out] of jobs.entries())
+    await quantizeModel({
+      model,
+      out,
+      recipe,
+      calibration,
+      threads: index ? 3 : 1,
+      onProgress: ({ phase }) => {
+        collected += Number(phase === 'collect');
+      },
+    });
+  expect(collected).toBe(2 * 2 * 4 * calibration.samples);
+  const [one, three] = jobs.map((out) => filesOf(out));
+  expect(three).toEqual(one);
+});
+
 test('the first layer is measured on the inputs that the calibration text gives it', async () => {
   const out = join(scratch, 'measured');
   const { layers } = await quantizeModel({ model, out, recipe: gptq, calibration });

@@ -15,8 +15,11 @@ const kinds = (warnings: readonly { kind: string }[]) => warnings.map(({ kind })
 
 /** What quantization changed, in the metric of h, of every row. */
 function errors(w: Float32Array, weights: Float32Array, h: Float64Array): number[] {
+  const columns = Math.sqrt(h.length);
   const difference = weights.map((v, i) => v - w[i]!);
-  return Array.from({ length: w.length / k }, (_, row) => energy(difference.subarray(row * k, (row + 1) * k), k, h));
+  return Array.from({ length: w.length / columns }, (_, row) =>
+    energy(difference.subarray(row * columns, (row + 1) * columns), columns, h),
+  );
 }
 
 test('more iterations never make any row’s error larger, and the first ones make it smaller', async () => {
@@ -61,16 +64,19 @@ test('one iteration is gptq, row by row, or round to nearest where that is bette
 });
 
 test('rows where round to nearest is better than the pass take it', async () => {
-  // A plain metric with a pair of columns whose inputs are alike: the pass rounds as round to nearest does elsewhere.
-  const w = normal(200, k, 5);
-  const h = gram(k, 20, 6);
-  const options = { bits: 2, groupSize: -1, actOrder: false, damping: 0.0001 };
-  const one = await quantized(w, k, { method: 'decoupleq', iterations: 1, ...options }, h);
-  const gptq = await quantized(w, k, { method: 'gptq', ...options }, h);
-  const rtn = await quantized(w, k, { method: 'rtn', bits: 2, groupSize: -1 });
+  // In a row of few columns the last ones, that nothing makes good, are most of the error.
+  const [rows, columns] = [400, 6];
+  // Both signs in every row: zero codes are 1 or 2 then, and f16 holds the real offsets of gptq's grid exactly.
+  const w = normal(rows, columns, 5).map((v, i) => [1.5, -1.5][i % columns] ?? v);
+  const h = gram(columns, 20, 6);
+  const options = { bits: 2, groupSize: -1, actOrder: false, damping: 1e-9 };
+  const one = await quantized(w, columns, { method: 'decoupleq', iterations: 1, ...options }, h);
+  const gptq = await quantized(w, columns, { method: 'gptq', ...options }, h);
+  const rtn = await quantized(w, columns, { method: 'rtn', bits: 2, groupSize: -1 });
   const [found, feedback, nearest] = [one, gptq, rtn].map(({ weights }) => errors(w, weights, h));
-  for (let row = 0; row < 200; row++)
-    expect(found![row]).toBeLessThanOrEqual(Math.min(feedback![row]!, nearest![row]!) * (1 + 1e-3));
+  expect(nearest!.filter((error, row) => error < feedback![row]!).length).toBeGreaterThan(10);
+  for (let row = 0; row < rows; row++)
+    expect(found![row]).toBeLessThanOrEqual(Math.min(feedback![row]!, nearest![row]!) * (1 + 1e-4));
 });
 
 test('the error is far below gptq’s at two bits', async () => {
@@ -116,7 +122,8 @@ test('zeros and constants are hit', async () => {
 test('dead columns, silent inputs and Hessians that do not factor are on record, with numbers everywhere', async () => {
   const w = normal(m, k, 14);
   const dead = gram(k, 300, 15);
-  for (let i = 0; i < k; i++) for (let column = 32; column < 64; column++) dead[column * k + i] = dead[i * k + column] = 0;
+  for (let i = 0; i < k; i++)
+    for (let column = 32; column < 64; column++) dead[column * k + i] = dead[i * k + column] = 0;
   const first = await quantized(w, k, recipe({ damping: 0.01 }), dead);
   expect(kinds(first.report.warnings)).toEqual(['deadColumns']);
   expect(first.weights.every(Number.isFinite)).toBe(true);

@@ -28,7 +28,14 @@ test('the short form is written out in full, with every default', () => {
     symmetric: true,
     actOrder: false,
   });
-  expect(solver).toEqual({ method: 'gptq', actOrder: false, staticGroups: true, damping: 0.01, clipSearch: false });
+  expect(solver).toEqual({
+    method: 'gptq',
+    actOrder: false,
+    staticGroups: true,
+    damping: 0.01,
+    clipSearch: false,
+    trueSequential: false,
+  });
   expect(grid).toEqual({ bits: 2, groupSize: -1, symmetric: true });
 });
 
