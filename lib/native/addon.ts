@@ -49,6 +49,8 @@ export const opIds = {
   attentionBackward: 26,
   swigluBackward: 27,
   squaredError: 28,
+  accumulateHeadGrams: 29,
+  accumulateAttendedGrams: 30,
 } as const;
 
 /** Calls that answer with numbers and run only asynchronously (binding/tasks.cc). */
@@ -97,6 +99,12 @@ export const taskIds = {
   decoupleqFit: 41,
   decoupleqSearch: 42,
   takeBetterRows: 43,
+  gptqPassWanted: 44,
+  gatherRows: 45,
+  compensateRows: 46,
+  quadraticFormOfHeads: 47,
+  refineScales: 48,
+  learnRounding: 49,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

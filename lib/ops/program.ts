@@ -133,6 +133,22 @@ export class Program {
   accumulateGram(x: Tensor, gram: Tensor): this {
     return this.#add('accumulateGram', [x, gram]);
   }
+  /** gram[heads,d,d] (f64) += the products xᵀ·x of every head's d columns of x[n, heads * d]. */
+  accumulateHeadGrams(x: Tensor, gram: Tensor): this {
+    return this.#add('accumulateHeadGrams', [x, gram]);
+  }
+  /**
+   * gram[count,k,k] (f64) += what the key-value heads from `first` on see of x[n,k]: the sum over their query heads of
+   * (A·x)ᵀ·(A·x), A the head's causal attention. q and keys are rotated; the sequence begins with this step.
+   */
+  accumulateAttendedGrams(
+    { q, keys, x }: { q: Tensor; keys: Tensor; x: Tensor },
+    { heads, kvHeads, headDim, window }: AttentionOptions,
+    first: number,
+    gram: Tensor,
+  ): this {
+    return this.#add('accumulateAttendedGrams', [q, keys, x, gram], [heads, kvHeads, headDim, window, first]);
+  }
   /** y[n,d] = table[ids[n]]. */
   embedding(table: Tensor, ids: Tensor, y: Tensor): this {
     return this.#add('embedding', [table, ids, y]);

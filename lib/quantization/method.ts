@@ -39,13 +39,25 @@ export interface MethodChoice {
   [option: string]: unknown;
 }
 
-/** What a method must be handed besides the weights. The pipeline collects exactly this, once for all who share it. */
-export type Need = 'hessian';
+/**
+ * What a method must be handed besides the weights. The pipeline collects exactly this, once for all who share it:
+ * Hessians of the inputs; row Hessians of the query and key projections; a Hessian of its own for each head of the value
+ * projection; row Hessians of the value projection.
+ */
+export type Need = 'hessian' | 'attention' | 'headHessians' | 'valueRows';
 
 /** Statistics of the inputs x [tokens, inFeatures] of a linear layer. */
 export interface Statistics {
-  /** f64 [inFeatures, inFeatures]: the sum of xᵀx over calibration tokens, up to a positive factor. */
+  /**
+   * f64 [inFeatures, inFeatures]: the sum of xᵀx over calibration tokens, up to a positive factor. f64 [heads, inFeatures,
+   * inFeatures] where every head of outFeatures / heads rows has inputs of its own, each a matrix by itself then.
+   */
   hessian?: Tensor | undefined;
+  /**
+   * f64 [heads, d, d], outFeatures = heads · d: how errors in the rows of a head weigh together, the G of
+   * tr(G ΔW H ΔWᵀ), up to a positive factor a head. Only methods that ask for it read it.
+   */
+  rowHessian?: Tensor | undefined;
   /** Tokens in that sum, where they were counted: fewer than columns leave the Hessian singular, which is a warning. */
   tokens?: number | undefined;
 }
@@ -59,7 +71,7 @@ export interface Call {
 
 /** Something that did not go the plain way. Nothing degrades without one. */
 export interface Warning {
-  kind: 'dampingRaised' | 'deadColumns' | 'fewTokens' | 'keptRoundToNearest' | 'scaleDtype';
+  kind: 'dampingRaised' | 'deadColumns' | 'fewTokens' | 'keptRoundToNearest' | 'rowHessianUnused' | 'scaleDtype';
   message: string;
 }
 
@@ -71,6 +83,8 @@ export interface SolverInput<Options, Prepared> {
   scaleDtype: ScaleDtype;
   options: Options;
   prepared: Prepared;
+  /** f64 [heads, d, d] of the statistics, for methods that weigh errors of rows together. */
+  rowHessian?: Tensor | undefined;
 }
 
 export interface Solution {

@@ -83,7 +83,7 @@ async function checkSame(tensor: QuantizedTensor, { codes, values }: Coded, grid
   await program.runAsync(runOptions(call));
   using levels = await levelsOf(values, grid, call);
   using difference = await residual(unpacked, codes, levels, grid, call);
-  const distance = await energy(difference, undefined, call);
+  const distance = await energy(difference, {}, call);
   if (distance !== 0)
     throw lutraError('LUTRA_E_INTERNAL', {
       message: 'the packed weights are not the weights that the solver chose',

@@ -19,7 +19,7 @@ export async function task(
 }
 
 /** Runs what fills or uses new tensors; where that fails, nobody else will give them back. */
-export async function disposeOnFailure<T>(made: readonly Tensor[], work: () => Promise<T>): Promise<T> {
+export async function disposeOnFailure<T>(made: readonly { dispose(): void }[], work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
@@ -50,7 +50,7 @@ export async function fitGrid(
   dtype: ScaleDtype,
   search: GridSearch,
   call: Call,
-): Promise<Values> {
+): Promise<Values & { storage: 'zeroCode' }> {
   const [m, k] = w.shape as [number, number];
   const scales = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
   const zeros = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
@@ -136,13 +136,24 @@ export interface ColumnPass {
   levels: Tensor;
 }
 
-/** GPTQ's column pass with the levels as the quantizer: codes u8 [m, k] in pass order. */
-export async function gptqPass({ w, factor, groupOf, levels }: ColumnPass, call: Call): Promise<Tensor> {
+/**
+ * GPTQ's column pass with the levels as the quantizer: codes u8 [m, k] in pass order.
+ *
+ * @param wanted f32 [m, k], where given, receives what every code was rounded from.
+ */
+export async function gptqPass(
+  { w, factor, groupOf, levels }: ColumnPass,
+  call: Call,
+  wanted?: Tensor,
+): Promise<Tensor> {
   const [m, k] = w.shape as [number, number];
   const codes = Tensor.zeros('u8', [m, k]);
   using groups = Tensor.copyOf(groupOf);
   using loss = Tensor.zeros('f64', [m]);
-  await disposeOnFailure([codes], () => task('gptqPass', [w, factor, levels, groups, codes, loss], [], call));
+  const operands = [w, factor, levels, groups, codes, loss];
+  await disposeOnFailure([codes], () =>
+    wanted ? task('gptqPassWanted', [...operands, wanted], [], call) : task('gptqPass', operands, [], call),
+  );
   return codes;
 }
 
@@ -211,16 +222,34 @@ export async function gatherColumns(x: Tensor, index: Int32Array, call: Call): P
 /** w minus the level of its code, f32 [m, k]. */
 export async function residual(w: Tensor, codes: Tensor, levels: Tensor, grid: Grid, call: Call): Promise<Tensor> {
   const difference = Tensor.zeros('f32', w.shape);
-  const numbers = [groupColumns(grid, w.shape[1] ?? 0)];
-  await disposeOnFailure([difference], () => task('residual', [w, codes, levels, difference], numbers, call));
+  await disposeOnFailure([difference], () => residualInto(difference, { w, codes, levels }, grid, call));
   return difference;
 }
 
-/** tr(x H xᵀ), or the sum of squares of x where there is no Hessian. */
-export async function energy(x: Tensor, hessian: Tensor | undefined, call: Call): Promise<number> {
-  const [value = Number.NaN] = hessian
-    ? await task('quadraticForm', [x, hessian], [], call)
-    : await task('sumOfSquares', [x], [], call);
+/** The same over `difference`. */
+export async function residualInto(
+  difference: Tensor,
+  { w, codes, levels }: { w: Tensor; codes: Tensor; levels: Tensor },
+  grid: Grid,
+  call: Call,
+): Promise<void> {
+  await task('residual', [w, codes, levels, difference], [groupColumns(grid, w.shape[1] ?? 0)], call);
+}
+
+/** What a matrix is measured by: a Hessian of its inputs, f64 [k, k], and one of each head's rows, f64 [heads, d, d]. */
+export interface Metric {
+  hessian?: Tensor | undefined;
+  /** Not without a Hessian. */
+  rowHessian?: Tensor | undefined;
+}
+
+/** The sum over heads of tr(G x H xᵀ); tr(x H xᵀ) without row Hessians G, the sum of squares of x without any Hessian. */
+export async function energy(x: Tensor, { hessian, rowHessian }: Metric, call: Call): Promise<number> {
+  const [value = Number.NaN] = !hessian
+    ? await task('sumOfSquares', [x], [], call)
+    : rowHessian
+      ? await task('quadraticFormOfHeads', [x, hessian, rowHessian], [], call)
+      : await task('quadraticForm', [x, hessian], [], call);
   // Rounding in fp32 can leave a sum that is zero a little below it.
   return Math.max(0, value);
 }

@@ -1,7 +1,9 @@
 import { lutraError } from '../errors.js';
 import { checkThreads } from '../ops/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
+import { eachHead, type HeadStatistics, JoinedRows } from './joined-rows.js';
 import type { Call, Grid, Need, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
+import { checkOperands } from './operands.js';
 import { gridOf } from './overrides.js';
 import { pack } from './pack.js';
 import {
@@ -10,6 +12,7 @@ import {
   energy,
   findNonFinite,
   levelsOf,
+  type Metric,
   residual,
   roundToLevels,
   valuesOf,
@@ -22,7 +25,8 @@ import { chooseScaleDtype } from './scale-dtype.js';
 export interface LayerReport {
   /**
    * tr(ΔW H ΔWᵀ) / tr(W H Wᵀ) where the method was given a Hessian H, else ‖ΔW‖² / ‖W‖²; ΔW is what quantization
-   * changed. Zero for a matrix of zeros.
+   * changed. With row Hessians G both are sums over heads of tr(G ΔW H ΔWᵀ), and with a Hessian a head of each head's own.
+   * Zero for a matrix of zeros.
    */
   relativeError: number;
   /** The same for round to nearest with the same scales and offsets. */
@@ -62,21 +66,18 @@ export async function quantize(
   const full = normalizeRecipe(recipe);
   const call = { where, signal, threads };
   checkOperands(w, options.statistics ?? {}, where);
-  const given = options.statistics?.hessian;
-  const [weights, hessian] = [owned(w), given && owned(given)];
-  const statistics = { ...options.statistics, hessian };
+  if (full.lowRank && options.statistics?.hessian?.shape.length === 3) throw headsWithLowRank(where);
+  const { statistics = {} } = options;
+  const { hessian: given, rowHessian: givenRows } = statistics;
+  const [weights, hessian, rowHessian] = [owned(w), given && owned(given), givenRows && owned(givenRows)];
   try {
-    const prepared = await prepareInputs(full, statistics, call);
-    try {
-      const { tensor, report } = await quantizeMatrix(weights, full, { ...prepared, statistics }, call);
-      options.onReport?.(report);
-      return tensor;
-    } finally {
-      prepared.release();
-    }
+    const { tensor, report } = await quantizeMatrix(weights, full, { ...statistics, hessian, rowHessian }, call);
+    options.onReport?.(report);
+    return tensor;
   } finally {
     if (weights !== w) weights.dispose();
     if (hessian !== given) hessian?.dispose();
+    if (rowHessian !== givenRows) rowHessian?.dispose();
   }
 }
 
@@ -116,16 +117,21 @@ export interface SolvedMatrix {
   scaleDtype: ScaleDtype;
   solution: Solution;
   report: LayerReport;
+  /** What the report's errors are relative to: the matrix in the method's metric. */
+  energy: number;
 }
 
 /** Quantizes, packs and measures one matrix. `recipe` is normalised, `call.where` the layer's name. */
 async function quantizeMatrix(
   w: Tensor,
   recipe: Recipe,
-  inputs: PreparedInputs & { statistics: Statistics },
+  statistics: Statistics,
   call: Call,
 ): Promise<{ tensor: QuantizedTensor; report: LayerReport }> {
-  const solved = await solveMatrix(w, recipe, inputs, call);
+  const byHead = statistics.hessian?.shape.length === 3;
+  const solved = byHead
+    ? await solveHeads(w, recipe, eachHead(statistics), call)
+    : await solveWith(w, recipe, statistics, call);
   try {
     return { tensor: await pack(solved.solution, solved.grid, solved.scaleDtype, call), report: solved.report };
   } finally {
@@ -133,31 +139,95 @@ async function quantizeMatrix(
   }
 }
 
-/** Quantizes and measures one matrix. `recipe` is normalised, `call.where` the layer's name. */
+/** Quantizes and measures one matrix with statistics of its own. @param dtype as `solveMatrix` has it */
+async function solveWith(
+  w: Tensor,
+  recipe: Recipe,
+  statistics: Statistics,
+  call: Call,
+  dtype?: ScaleDtype,
+): Promise<SolvedMatrix> {
+  const prepared = await prepareInputs(recipe, statistics, call);
+  try {
+    return await solveMatrix(w, recipe, { ...prepared, statistics }, call, dtype);
+  } finally {
+    prepared.release();
+  }
+}
+
+/**
+ * Quantizes and measures one matrix. `recipe` is normalised, `call.where` the layer's name.
+ *
+ * @param dtype of the scales, where the matrix is part of another; else its own weights choose.
+ */
 export async function solveMatrix(
   w: Tensor,
   recipe: Recipe,
   inputs: PreparedInputs & { statistics: Statistics },
   call: Call,
+  dtype?: ScaleDtype,
 ): Promise<SolvedMatrix> {
   const grid = gridOf(recipe, call.where);
   const weights = await asFloat32(w, call);
   try {
     await refuseNonFinite(weights, call);
     const { solver, prepared } = inputs;
-    const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, storageOf(recipe), call);
+    const { scaleDtype, warnings } = dtype
+      ? { scaleDtype: dtype, warnings: [] }
+      : await chooseScaleDtype(weights, grid, storageOf(recipe), call);
     const options = optionsOf(recipe.solver);
-    const hessian = needsOf(recipe).includes('hessian') ? inputs.statistics.hessian : undefined;
-    const input = { w: weights, grid, scaleDtype, options, prepared };
+    const metric = metricOf(recipe, inputs.statistics);
+    const input = { w: weights, grid, scaleDtype, options, prepared, rowHessian: metric.rowHessian };
     const solved = await solver.solve(input, call);
-    const measure = () => atLeastRounded(weights, solved, grid, hessian, call);
-    const { solution, ...errors } = await disposeOnFailure(tensorsOf(solved), measure);
+    const measure = () => atLeastRounded(weights, solved, grid, metric, call);
+    const { solution, energy, ...errors } = await disposeOnFailure(tensorsOf(solved), measure);
     const { damping, deadColumns } = solution;
     const report = { ...errors, damping, deadColumns, scaleDtype, warnings: [...warnings, ...solution.warnings] };
-    return { grid, scaleDtype, solution, report };
+    return { grid, scaleDtype, solution, report, energy };
   } finally {
     if (weights !== w) weights.dispose();
   }
+}
+
+/**
+ * Quantizes a matrix whose heads have inputs of their own, each head's rows as a matrix by itself: BoA's value projection
+ * (arXiv 2406.13474). The statistics of one head are asked for when those before it are done with.
+ *
+ * @param parts one for every head, in order.
+ */
+export async function solveHeads(
+  w: Tensor,
+  recipe: Recipe,
+  parts: AsyncIterable<HeadStatistics>,
+  call: Call,
+): Promise<SolvedMatrix> {
+  const grid = gridOf(recipe, call.where);
+  const weights = await asFloat32(w, call);
+  const joined = new JoinedRows(w.shape);
+  try {
+    const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, storageOf(recipe), call);
+    await disposeOnFailure([joined], async () => {
+      for await (const part of parts) {
+        using rows = weights.rows(joined.rows, joined.rows + (w.shape[0] ?? 0) / part.heads);
+        const solved = await solveWith(rows, recipe, part, call, scaleDtype);
+        try {
+          await joined.append(solved, call);
+        } finally {
+          disposeSolved(solved);
+        }
+      }
+    });
+    return { grid, scaleDtype, ...joined.result(scaleDtype, warnings) };
+  } finally {
+    if (weights !== w) weights.dispose();
+  }
+}
+
+/** What of the statistics the recipe's methods ask for. */
+function metricOf(recipe: Recipe, { hessian, rowHessian }: Statistics): Metric {
+  const needs = needsOf(recipe);
+  if (!needs.includes('hessian')) return {};
+  return needs.includes('attention') ? { hessian, rowHessian } : { hessian };
 }
 
 export function disposeSolved({ solution }: SolvedMatrix): void {
@@ -172,28 +242,28 @@ async function atLeastRounded(
   w: Tensor,
   solution: Solution,
   grid: Grid,
-  hessian: Tensor | undefined,
+  metric: Metric,
   call: Call,
-): Promise<{ solution: Solution; relativeError: number; rtnError: number }> {
-  const whole = await energy(w, hessian, call);
+): Promise<{ solution: Solution; relativeError: number; rtnError: number; energy: number }> {
+  const whole = await energy(w, metric, call);
   using levels = await levelsOf(solution.values, grid, call);
   const relative = async (codes: Tensor) => {
     using difference = await residual(w, codes, levels, grid, call);
-    const error = await energy(difference, hessian, call);
+    const error = await energy(difference, metric, call);
     return error === 0 ? 0 : error / whole;
   };
   const relativeError = await relative(solution.codes);
-  if (!hessian) return { solution, relativeError, rtnError: relativeError };
+  if (!metric.hessian) return { solution, relativeError, rtnError: relativeError, energy: whole };
   const rounded = await roundToLevels(w, levels, grid, call);
   const rtnError = await disposeOnFailure([rounded], () => relative(rounded));
   if (relativeError <= rtnError) {
     rounded.dispose();
-    return { solution, relativeError, rtnError };
+    return { solution, relativeError, rtnError, energy: whole };
   }
   solution.codes.dispose();
   const message = `round to nearest has the smaller error, ${rtnError} against ${relativeError}, and is kept`;
   const warnings: Warning[] = [...solution.warnings, { kind: 'keptRoundToNearest', message }];
-  return { solution: { ...solution, codes: rounded, warnings }, relativeError: rtnError, rtnError };
+  return { solution: { ...solution, codes: rounded, warnings }, relativeError: rtnError, rtnError, energy: whole };
 }
 
 const tensorsOf = ({ codes, values }: Solution): Tensor[] => [codes, ...valuesOf(values)];
@@ -221,50 +291,9 @@ export async function refuseNonFinite(x: Tensor, call: Call): Promise<void> {
   });
 }
 
-function checkOperands(w: Tensor, { hessian, tokens }: Statistics, where: string): void {
-  if (tokens !== undefined && !(Number.isSafeInteger(tokens) && tokens > 0))
-    throw lutraError('LUTRA_E_OPTION', {
-      message: 'not a number of tokens',
-      where: 'statistics.tokens',
-      found: String(tokens),
-      expected: 'a whole number from 1',
-    });
-  const operands: [string, unknown][] = hessian
-    ? [
-        ['w', w],
-        ['hessian', hessian],
-      ]
-    : [['w', w]];
-  for (const [name, operand] of operands)
-    if (!(operand instanceof Tensor))
-      throw lutraError('LUTRA_E_DTYPE', {
-        message: `${name} is no Tensor`,
-        where,
-        hint: 'See a typed array as a tensor with Tensor.from.',
-      });
-  if (w.shape.length !== 2 || w.elements === 0)
-    throw lutraError('LUTRA_E_SHAPE', {
-      message: 'a weight matrix is needed',
-      where,
-      found: `[${w.shape}]`,
-      expected: '[outFeatures, inFeatures]',
-    });
-  if (!['f32', 'f16', 'bf16'].includes(w.dtype))
-    throw lutraError('LUTRA_E_DTYPE', {
-      message: 'weights cannot be of this type',
-      where,
-      found: w.dtype,
-      expected: 'f32, f16 or bf16',
-    });
-  if (!hessian) return;
-  const [rows, cols] = hessian.shape;
-  if (hessian.dtype !== 'f64')
-    throw lutraError('LUTRA_E_DTYPE', { message: 'the Hessian is f64', where, found: hessian.dtype, expected: 'f64' });
-  if (hessian.shape.length !== 2 || rows !== w.shape[1] || cols !== w.shape[1])
-    throw lutraError('LUTRA_E_SHAPE', {
-      message: 'the Hessian does not fit the weights',
-      where,
-      found: `[${hessian.shape}]`,
-      expected: `[${w.shape[1]}, ${w.shape[1]}]`,
-    });
-}
+const headsWithLowRank = (where: string): Error =>
+  lutraError('LUTRA_E_OPTION', {
+    message: 'low-rank methods take one Hessian for the whole matrix',
+    where: `${where}: statistics.hessian`,
+    found: 'a Hessian for every head',
+  });

@@ -1,6 +1,7 @@
 import { lutraError } from '../errors.js';
 import type { Finetune, LowRank, Solver, Transform } from './method.js';
 import { bcq } from './solvers/bcq.js';
+import { boa } from './solvers/boa.js';
 import { decoupleq } from './solvers/decoupleq.js';
 import { gptq } from './solvers/gptq.js';
 import { hqq } from './solvers/hqq.js';
@@ -9,7 +10,7 @@ import { rtn } from './solvers/rtn.js';
 
 /** Every method that a recipe may name, by its slot. */
 export const transforms: readonly Transform[] = [];
-export const solvers: readonly Solver[] = [rtn, hqq, gptq, leanquant, bcq, decoupleq];
+export const solvers: readonly Solver[] = [rtn, hqq, gptq, leanquant, bcq, decoupleq, boa];
 export const finetunes: readonly Finetune[] = [];
 export const lowRanks: readonly LowRank[] = [];
 

@@ -20,11 +20,15 @@
 #include "quantize/fbquant.h"
 #include "quantize/gptq.h"
 #include "quantize/grid_search.h"
+#include "quantize/head_quadratic_form.h"
 #include "quantize/hqq.h"
+#include "quantize/learned_rounding.h"
 #include "quantize/levels.h"
 #include "quantize/magnitude.h"
 #include "quantize/pair.h"
 #include "quantize/quadratic_form.h"
+#include "quantize/refine_scales.h"
+#include "quantize/row_feedback.h"
 #include "quantize/rtn.h"
 #include "quantize/value_gradients.h"
 
@@ -324,6 +328,40 @@ const TaskRow kTasks[] = {
        LUTRA_TRY(take_better_rows(context, {t[0], t[1], t[2], t[3]}, {t[4], t[5], t[6], t[7]}, &taken));
        answer.push_back(static_cast<double>(taken));
        return ok_status();
+     }},
+    {"gptqPassWanted", 7, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return gptq_pass(context, t[0], t[1], t[2], t[3], t[4], t[5], t[6]);
+     }},
+    {"gatherRows", 3, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return gather_rows(context, t[0], t[1], t[2]);
+     }},
+    {"compensateRows", 4, 1,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return compensate_rows(context, t[0], t[1], t[2], call.whole(0), t[3]);
+     }},
+    {"quadraticFormOfHeads", 3, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       const auto& t = call.tensors;
+       return quadratic_form_of_heads(context, t[0], t[1], t[2], &answer.emplace_back());
+     }},
+    // Parameters: columns of a group, storage type of the scales.
+    {"refineScales", 6, 2,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return refine_scales(context, call.whole(0), narrowed<Dtype>(call.whole(1)), t[0], t[1], t[2], t[3], t[4], t[5]);
+     }},
+    {"learnRounding", 7, 8,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const RoundingOptions options{narrowed<int>(call.whole(0)), call.whole(1),      call.whole(2),
+                                     call.parameters[3],           call.parameters[4], call.parameters[5],
+                                     call.parameters[6],           call.parameters[7]};
+       return learn_rounding(context, options, t[0], t[1], t[2], t[3], t[4], t[5], t[6]);
      }},
 };
 

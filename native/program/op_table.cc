@@ -1,6 +1,7 @@
 #include "program/op_table.h"
 
 #include "core/checked.h"
+#include "ops/attention_statistics.h"
 #include "ops/backward.h"
 #include "ops/linear.h"
 #include "ops/lut_gemm.h"
@@ -114,6 +115,14 @@ const OpRow kTable[] = {
     {"squaredError", 4, 0, 0,
      [](C& c, const S& s, const P&) {
        return squared_error(c, s.tensors[0], s.tensors[1], s.tensors[2], s.tensors[3]);
+     }},
+    {"accumulateHeadGrams", 2, 0, 0,
+     [](C& c, const S& s, const P&) { return accumulate_head_grams(c, s.tensors[0], s.tensors[1]); }},
+    // Parameters: those of attention, then the first key-value head.
+    {"accumulateAttendedGrams", 4, 5, 0,
+     [](C& c, const S& s, const P& p) {
+       return accumulate_attended_grams(c, s.tensors[0], s.tensors[1], s.tensors[2], attention_shape(s, p), whole(s, 4),
+                                        s.tensors[3]);
      }},
 };
 

@@ -37,6 +37,7 @@ struct Pass {
   const Indices& group_of;
   uint8_t* codes;
   double* loss;
+  float* wanted_out;  // may be null
   int64_t rows;
   int64_t k;
   int64_t groups;
@@ -62,6 +63,7 @@ struct Pass {
       const double* m_row = m + column * k + j0;
       const double weight = w[row * k + column];
       const double wanted = weight + (carry ? static_cast<double>(carry[j]) : 0.0) + feedback[j] / m_row[j];
+      if (wanted_out) wanted_out[row * k + column] = static_cast<float>(wanted);
       const int64_t group = (row * groups + group_of[column]) * count;
       const int64_t at = group + nearest_level(sorted + group, count, wanted);
       const double value = sorted[at];
@@ -77,7 +79,7 @@ struct Pass {
 };
 
 Status check(const TensorView& w, const TensorView& m_factor, const TensorView& levels, const TensorView& group_of,
-             const TensorView& codes, const TensorView& loss) {
+             const TensorView& codes, const TensorView& loss, const TensorView& wanted) {
   LUTRA_TRY(require_rank(w, 2, "gptq: w must have 2 dimensions"));
   LUTRA_TRY(require_rank(m_factor, 2, "gptq: the factor must have 2 dimensions"));
   LUTRA_TRY(require_rank(group_of, 1, "gptq: group_of must have 1 dimension"));
@@ -95,6 +97,11 @@ Status check(const TensorView& w, const TensorView& m_factor, const TensorView& 
   LUTRA_TRY(require_equal(group_of.shape[0], k, "gptq: elements of group_of, against columns of w"));
   LUTRA_TRY(require_same_shape(w, codes, "gptq: shape of codes, against shape of w"));
   LUTRA_TRY(require_equal(loss.shape[0], rows, "gptq: elements of loss, against rows of w"));
+  if (wanted.data) {
+    LUTRA_TRY(require_dtype(wanted, Dtype::kF32, "gptq: wanted must be f32"));
+    LUTRA_TRY(require_same_shape(w, wanted, "gptq: shape of wanted, against shape of w"));
+    LUTRA_TRY(require_apart(wanted, w, "gptq: wanted may not overlap w"));
+  }
   return check_levels(levels, rows, levels.rank == 3 ? levels.shape[1] : 0);
 }
 
@@ -129,8 +136,9 @@ Status reverse_cholesky(Context& context, const TensorView& hessian) {
 }
 
 Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels,
-                 const TensorView& group_of, const TensorView& codes, const TensorView& loss) {
-  LUTRA_TRY(check(w, m_factor, levels, group_of, codes, loss));
+                 const TensorView& group_of, const TensorView& codes, const TensorView& loss,
+                 const TensorView& wanted) {
+  LUTRA_TRY(check(w, m_factor, levels, group_of, codes, loss, wanted));
   LUTRA_TRY(check_values(context, w, m_factor, levels));
   const int64_t rows = w.shape[0], k = w.shape[1];
   const int64_t groups = levels.shape[1], count = levels.shape[2];
@@ -150,6 +158,7 @@ Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_fact
                   group_numbers,
                   codes.as<uint8_t>(),
                   loss.as<double>(),
+                  wanted.as<float>(),
                   rows,
                   k,
                   groups,

@@ -20,7 +20,9 @@ Status reverse_cholesky(Context& context, const TensorView& hessian);
 // [m,k] out, pass order; Q takes the nearest level.
 // kNonFinite names a row whose feedback overflowed: its codes mean nothing.
 // loss f64 [m]: per row, sum_j ((w'_j - q_j) / U_jj)^2 with U = M^-1, equal to (Q - W) H (Q - W)^T.
+// wanted f32 [m,k], where it has memory, receives w', what every code was rounded from.
 Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels,
-                 const TensorView& group_of, const TensorView& codes, const TensorView& loss);
+                 const TensorView& group_of, const TensorView& codes, const TensorView& loss,
+                 const TensorView& wanted = {});
 
 }  // namespace lutra

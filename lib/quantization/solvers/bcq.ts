@@ -164,7 +164,7 @@ async function copyOf(
 async function errorOf({ w, grid }: Input, hessian: Tensor, { codes, values }: Coded, call: Call): Promise<number> {
   using levels = await levelsOf(values, grid, call);
   using difference = await residual(w, codes, levels, grid, call);
-  return await energy(difference, hessian, call);
+  return await energy(difference, { hessian }, call);
 }
 
 const tensorsOf = ({ codes, values }: Coded): Tensor[] => [codes, ...valuesOf(values)];

@@ -1,7 +1,7 @@
 import { LutraError } from '../../errors.js';
 import { Tensor } from '../../tensor/index.js';
 import type { Call, Statistics, Warning } from '../method.js';
-import { prepareHessian, reverseCholesky } from '../passes.js';
+import { disposeOnFailure, prepareHessian, reverseCholesky } from '../passes.js';
 import { type HessianInspection, inspectHessian } from './hessian.js';
 
 /** What the column pass needs of a Hessian: the same for every matrix that reads this input. */
@@ -16,7 +16,7 @@ export interface HessianFactor extends HessianInspection {
 
 /** Damping grows by this factor until the Hessian factors, up to the limit. */
 const ladderStep = 10;
-const ladderLimit = 10;
+export const ladderLimit = 10;
 
 /**
  * Permutes, damps and factors a Hessian f64 [k, k].
@@ -30,26 +30,44 @@ export async function factorHessian(
 ): Promise<HessianFactor> {
   const inspected = await inspectHessian(statistics, call.method, call);
   const { hessian, diagonal, meanDiagonal: mean } = inspected;
-  const order = columnOrder(diagonal, actOrder);
+  const order = diagonalOrder(diagonal, actOrder);
   const plain = { ...inspected, order, damping: share };
   if (inspected.silent) return { ...plain, factor: null };
 
   const factor = Tensor.zeros('f64', hessian.shape);
-  const warnings = [...inspected.warnings];
-  try {
-    for (let damping = share; ; damping = nextDamping(damping)) {
-      if (damping > ladderLimit) {
-        factor.dispose();
-        return { ...plain, factor: null, warnings: [...warnings, gaveUp()] };
-      }
-      await prepareHessian(hessian, order, damping * mean, factor, call);
-      if (await factors(factor, call)) return { ...plain, damping, factor, warnings };
-      warnings.push(raised(damping));
-    }
-  } catch (error) {
-    factor.dispose();
-    throw error;
+  const climbed = await disposeOnFailure([factor], () => climb({ hessian, order, mean, share }, factor, call));
+  const warnings = [...inspected.warnings, ...climbed.damped.map(raised)];
+  if (climbed.damping !== null) return { ...plain, damping: climbed.damping, factor, warnings };
+  factor.dispose();
+  return { ...plain, factor: null, warnings: [...warnings, gaveUp()] };
+}
+
+/** A Hessian on its way to a factor. */
+export interface Damped {
+  hessian: Tensor;
+  order: Int32Array;
+  /** Mean of the diagonal, and the share of it that is added first. */
+  mean: number;
+  share: number;
+}
+
+/**
+ * Factors with ever more damping, into `factor`.
+ *
+ * @returns the damping that did it, null where none did, and those that did not.
+ */
+export async function climb(
+  { hessian, order, mean, share }: Damped,
+  factor: Tensor,
+  call: Call,
+): Promise<{ damping: number | null; damped: readonly number[] }> {
+  const damped: number[] = [];
+  for (let damping = share; damping <= ladderLimit; damping = nextDamping(damping)) {
+    await prepareHessian(hessian, order, damping * mean, factor, call);
+    if (await factors(factor, call)) return { damping, damped };
+    damped.push(damping);
   }
+  return { damping: null, damped };
 }
 
 const nextDamping = (damping: number): number =>
@@ -65,8 +83,8 @@ async function factors(hessian: Tensor, call: Call): Promise<boolean> {
   }
 }
 
-/** Columns by descending diagonal, the first of equals first; or as they are. */
-function columnOrder(diagonal: Float64Array, actOrder: boolean): Int32Array {
+/** Numbers of the diagonal's elements, the largest first and the first of equals first; or as they are. */
+export function diagonalOrder(diagonal: Float64Array, actOrder: boolean): Int32Array {
   const order = Int32Array.from(diagonal.keys());
   return actOrder ? order.sort((a, b) => diagonal[b]! - diagonal[a]! || a - b) : order;
 }

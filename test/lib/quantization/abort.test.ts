@@ -28,6 +28,8 @@ test.each([
   ['hqq', {}],
   ['leanquant', {}],
   ['bcq', {}],
+  ['boa', {}],
+  ['boa', { rowBlock: 4, adaptiveGrid: true, refineScales: true, rounding: { method: 'aespa', iterations: 3 } }],
   ['bcq', { weighting: 'hessian', errorFeedback: true, symmetric: true }],
   ['decoupleq', {}],
   ['decoupleq', { symmetric: true }],
@@ -37,13 +39,17 @@ test.each([
   // A dead column, and a Hessian that needs more damping, take the longest way.
   for (let i = 0; i < k; i++) h[i] = h[i * k] = 0;
   using hessian = Tensor.copyOf(h, [k, k]);
+  // Three heads of six rows, for methods that read row Hessians.
+  using rowHessian = Tensor.copyOf(Float64Array.from([1, 2, 3].flatMap((seed) => [...gram(6, 20, seed)])), [3, 6, 6]);
   for (const data of [normal(m, k, 1), new Uint16Array(m * k).fill(0x3c01)]) {
     using w = Tensor.copyOf(data, [m, k], data instanceof Uint16Array ? 'f16' : 'f32');
     const before = await memoryAtRest();
     let steps = 0;
     for (let n = 1; ; n++) {
       const { signal, asked } = raisedAt(n);
-      const outcome = await quantize(w, recipe, { statistics: { hessian }, signal }).catch((error: unknown) => error);
+      const outcome = await quantize(w, recipe, { statistics: { hessian, rowHessian }, signal }).catch(
+        (error: unknown) => error,
+      );
       steps = asked();
       if (outcome !== 'enough') {
         (outcome as Tensor).dispose();

@@ -132,7 +132,8 @@ test('every registered method keeps the contract', () => {
   expect(new Set(solvers.map(({ name }) => name)).size).toBe(solvers.length);
   for (const solver of solvers) {
     expect(solver.scope).toBe('matrix');
-    for (const need of solver.needs(solver.options.parse({}))) expect(['hessian']).toContain(need);
+    for (const need of solver.needs(solver.options.parse({})))
+      expect(['hessian', 'attention', 'headHessians', 'valueRows']).toContain(need);
     expect(['zeroCode', 'realOffset', 'planes']).toContain(solver.storage);
     // Every option has a default, and what is unknown is refused.
     expect(solver.options.safeParse({}).success).toBe(true);
