@@ -67,6 +67,8 @@ function describe(event: Event): { what: string; share: number } {
         what: `${blockOf(event)}: collecting Hessians`,
         share: shareOf(event, event.window / event.windows / 2),
       };
+    case 'transform':
+      return { what: `${blockOf(event)}: ${event.method}`, share: shareOf(event, 0.5) };
     case 'quantize':
       return {
         what: `${event.layer}: relative error ${event.relativeError.toExponential(2)}`,

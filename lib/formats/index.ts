@@ -15,6 +15,7 @@ export {
 export { containedFile } from './open-file.js';
 export {
   defaultShardBytes,
+  nativeDtypes,
   openSafetensors,
   type PlannedTensor,
   planSafetensors,
@@ -22,6 +23,7 @@ export {
   type SafetensorsPlan,
   type SafetensorsReader,
   SafetensorsWriter,
+  storedDtypes,
   type TensorEntry,
 } from './safetensors/index.js';
 export { readSettings } from './settings.js';

@@ -67,6 +67,25 @@ export function buildGraph(config: LlamaConfig, has: (name: string) => boolean =
   return { config, blocks, embedding, finalNorm: finalNormName, lmHead, tied, shapes };
 }
 
+/** The same model with an output layer of its own: `lm_head.weight` beside `model.embed_tokens.weight`. */
+export function untied(graph: ModelGraph): ModelGraph {
+  return graph.tied ? buildGraph({ ...graph.config, tiedEmbeddings: false }) : graph;
+}
+
+/** A block's linear layers by what they are for. */
+export function rolesOf({ linears }: BlockGraph): Record<'q' | 'k' | 'v' | 'o' | 'gate' | 'up' | 'down', LinearNode> {
+  const [q, k, v, o, gate, up, down] = linears as [
+    LinearNode,
+    LinearNode,
+    LinearNode,
+    LinearNode,
+    LinearNode,
+    LinearNode,
+    LinearNode,
+  ];
+  return { q, k, v, o, gate, up, down };
+}
+
 function buildBlock(config: LlamaConfig, index: number): BlockGraph {
   const { hiddenSize, intermediateSize, heads, kvHeads, headDim } = config;
   const prefix = `model.layers.${index}`;

@@ -1,4 +1,5 @@
 export { type LlamaConfig, parseConfig } from './config.js';
+export { type BlockPart, modelFlow, type ScalingGroup, type Space, scalingGroups, type TensorFlow } from './flow.js';
 export {
   type BlockGraph,
   buildGraph,
@@ -6,6 +7,8 @@ export {
   checkTensor,
   type LinearNode,
   type ModelGraph,
+  rolesOf,
+  untied,
 } from './graph.js';
 export {
   type BlockActivations,
@@ -17,6 +20,7 @@ export {
   recordBlock,
   recordEmbedding,
   recordHead,
+  recordPart,
   type Tap,
 } from './llama.js';
 export {

@@ -2,7 +2,8 @@ import { lutraError } from '../errors.js';
 import type { ProductOptions, Program, Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import type { LlamaConfig } from './config.js';
-import type { BlockGraph, LinearNode } from './graph.js';
+import type { BlockPart } from './flow.js';
+import { type BlockGraph, type LinearNode, rolesOf } from './graph.js';
 
 /** Keys and values of one block: f32 [capacity, kvHeads * headDim] each, one row a position. */
 export interface BlockCache {
@@ -115,18 +116,14 @@ function recordAttention(
   weights: ReadonlyMap<string, Weight>,
   step: BlockStep,
 ): void {
-  const { hidden, scratch, cache, cosSin } = step;
-  const { normed, q, k, v, attended, added } = scratch;
-  const { heads, kvHeads, headDim, slidingWindow: window } = config;
-  const [qProj, kProj, vProj, oProj] = block.linears as [LinearNode, LinearNode, LinearNode, LinearNode];
+  const { hidden, scratch, tap } = step;
+  const { q, o } = rolesOf(block);
+  const { normed, added } = scratch;
   program.rmsNorm(hidden, denseWeight(weights, block.attentionNorm), config.normEpsilon, normed);
-  step.tap?.(qProj.input, normed, program);
-  recordLinears(program, [qProj, kProj, vProj], weights, normed, [q, k, v], step.products);
-  program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
-  program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
-  program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
-  step.tap?.(oProj.input, attended, program);
-  recordLinears(program, [oProj], weights, attended, [added], step.products);
+  tap?.(q.input, normed, program);
+  recordMixing(program, config, block, weights, { ...step, x: normed });
+  tap?.(o.input, scratch.attended, program);
+  recordLinears(program, [o], weights, scratch.attended, [added], step.products);
   program.add(added, hidden);
 }
 
@@ -137,15 +134,92 @@ function recordFeedForward(
   weights: ReadonlyMap<string, Weight>,
   step: BlockStep,
 ): void {
-  const { feedForwardNormed: normed, gate, up, gated, added } = step.scratch;
-  const [gateProj, upProj, downProj] = block.linears.slice(4) as [LinearNode, LinearNode, LinearNode];
-  program.rmsNorm(step.hidden, denseWeight(weights, block.feedForwardNorm), config.normEpsilon, normed);
-  step.tap?.(gateProj.input, normed, program);
-  recordLinears(program, [gateProj, upProj], weights, normed, [gate, up], step.products);
-  program.swiglu(gate, up, gated);
-  step.tap?.(downProj.input, gated, program);
-  recordLinears(program, [downProj], weights, gated, [added], step.products);
-  program.add(added, step.hidden);
+  const { hidden, scratch, tap, products } = step;
+  const { gate, down } = rolesOf(block);
+  const { feedForwardNormed: normed, gated, added } = scratch;
+  program.rmsNorm(hidden, denseWeight(weights, block.feedForwardNorm), config.normEpsilon, normed);
+  tap?.(gate.input, normed, program);
+  recordGating(program, block, weights, { scratch, products, x: normed });
+  tap?.(down.input, gated, program);
+  recordLinears(program, [down], weights, gated, [added], products);
+  program.add(added, hidden);
+}
+
+/** From the attention's input x [n, hiddenSize] to what its output layer reads, in `scratch.attended`. */
+function recordMixing(
+  program: Program,
+  config: LlamaConfig,
+  block: BlockGraph,
+  weights: ReadonlyMap<string, Weight>,
+  step: Pick<BlockStep, 'scratch' | 'cache' | 'cosSin' | 'products'> & { x: Tensor; sequenceLength?: number },
+): void {
+  const { x, scratch, cache, cosSin, products } = step;
+  const { heads, kvHeads, headDim, slidingWindow: window } = config;
+  const roles = rolesOf(block);
+  recordLinears(program, [roles.q, roles.k, roles.v], weights, x, [scratch.q, scratch.k, scratch.v], products);
+  for (const { q, k, v, attended } of sequencesOf(scratch, x.shape[0] ?? 0, step.sequenceLength)) {
+    program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
+    program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
+    program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
+  }
+}
+
+/** The rows of each sequence: all are one where no length is given. */
+function sequencesOf(
+  scratch: BlockActivations,
+  rows: number,
+  length = rows,
+): Pick<BlockActivations, 'q' | 'k' | 'v' | 'attended'>[] {
+  if (length === rows) return [scratch];
+  return Array.from({ length: Math.ceil(rows / length) }, (_, index) => {
+    const [begin, end] = [index * length, Math.min(rows, (index + 1) * length)];
+    const of = (tensor: Tensor) => tensor.rows(begin, end);
+    return { q: of(scratch.q), k: of(scratch.k), v: of(scratch.v), attended: of(scratch.attended) };
+  });
+}
+
+/** From the feed-forward's input x [n, hiddenSize] to what its output layer reads, in `scratch.gated`. */
+function recordGating(
+  program: Program,
+  block: BlockGraph,
+  weights: ReadonlyMap<string, Weight>,
+  { x, scratch, products }: Pick<BlockStep, 'scratch' | 'products'> & { x: Tensor },
+): void {
+  const { gate, up } = rolesOf(block);
+  recordLinears(program, [gate, up], weights, x, [scratch.gate, scratch.up], products);
+  program.swiglu(scratch.gate, scratch.up, scratch.gated);
+}
+
+/** What one part of a block works on: sequences behind each other, each from the step's position on. */
+export interface PartStep extends Pick<BlockStep, 'scratch' | 'cache' | 'cosSin' | 'products'> {
+  /** f32 [n, width]: the activation that the part begins with. */
+  readonly x: Tensor;
+  /** f32 [n, hiddenSize]: what it adds to the residual stream. */
+  readonly y: Tensor;
+  readonly sequenceLength: number;
+}
+
+/** Records one part of a block, from the activation that it begins with to what it adds to the residual stream. */
+export function recordPart(
+  program: Program,
+  config: LlamaConfig,
+  block: BlockGraph,
+  part: BlockPart,
+  weights: ReadonlyMap<string, Weight>,
+  step: PartStep,
+): void {
+  const { o, down } = rolesOf(block);
+  const { x, y, scratch, products } = step;
+  if (part === 'attention') recordMixing(program, config, block, weights, step);
+  if (part === 'feedForward') recordGating(program, block, weights, step);
+  const ends = {
+    attention: [o, scratch.attended],
+    attentionOutput: [o, x],
+    feedForward: [down, scratch.gated],
+    feedForwardOutput: [down, x],
+  } as const;
+  const [last, read] = ends[part];
+  recordLinears(program, [last], weights, read, [y], products);
 }
 
 /** logits[n, vocabulary] of `hidden` [n, hiddenSize]: final norm into `normed` (which may be `hidden`), then the output layer. */

@@ -10,6 +10,7 @@ import {
   type Tap,
 } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
+import type { BlockSample } from '../quantization/index.js';
 import { Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
 
@@ -62,21 +63,52 @@ export class BlockRunner {
 
   /** Runs every window through a block in fp32. */
   async run(block: BlockGraph, weights: ReadonlyMap<string, Weight>, pass: BlockPass): Promise<void> {
-    using program = new Program();
-    recordBlock(program, this.config, block, weights, {
-      hidden: this.#hidden,
-      scratch: this.#scratch,
-      cache: this.#cache,
-      cosSin: this.#cosSin,
-      products: { mode: 'exact' },
-      tap: pass.tap,
-    });
+    using program = this.#record(block, weights, pass.tap);
     for (let window = 0; window < this.windows; window++) {
       await this.store.read(window, this.#hidden);
       await program.runAsync({ ...this.options, position: 0 });
       if (pass.keep) await this.store.write(window, this.#hidden);
       pass.onWindow(window + 1);
     }
+  }
+
+  /** What the block's linear layers read in whole windows, spread evenly, of at least `tokens` tokens where there are so many. */
+  async sample(block: BlockGraph, weights: ReadonlyMap<string, Weight>, tokens: number): Promise<BlockSample> {
+    const [length = 0] = this.#hidden.shape;
+    const count = Math.min(this.windows, Math.ceil(tokens / length));
+    const inputs = new Map<string, Tensor>();
+    const dispose = () => {
+      for (const tensor of inputs.values()) tensor.dispose();
+    };
+    try {
+      for (let index = 0; index < count; index++) {
+        const tap: Tap = (input, x, program) => {
+          const kept = inputs.get(input) ?? Tensor.zeros('f32', [count * length, x.shape[1] ?? 0]);
+          inputs.set(input, kept);
+          program.cacheAppend(x, kept.rows(index * length, (index + 1) * length));
+        };
+        using program = this.#record(block, weights, tap);
+        await this.store.read(Math.floor((index * this.windows) / count), this.#hidden);
+        await program.runAsync({ ...this.options, position: 0 });
+      }
+      return { inputs, sequenceLength: length, [Symbol.dispose]: dispose };
+    } catch (error) {
+      dispose();
+      throw error;
+    }
+  }
+
+  #record(block: BlockGraph, weights: ReadonlyMap<string, Weight>, tap: Tap | undefined): Program {
+    const program = new Program();
+    recordBlock(program, this.config, block, weights, {
+      hidden: this.#hidden,
+      scratch: this.#scratch,
+      cache: this.#cache,
+      cosSin: this.#cosSin,
+      products: { mode: 'exact' },
+      tap,
+    });
+    return program;
   }
 
   dispose(): void {

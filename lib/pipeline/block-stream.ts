@@ -1,28 +1,30 @@
 import { HessianCollector } from '../calibration/index.js';
-import type { Checkpoint } from '../formats/index.js';
-import type { BlockGraph, LinearNode, ModelGraph } from '../models/index.js';
+import type { BlockGraph, LinearNode } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
-import { asFloat32, isSequential, needsOf, prepareInputs, type Statistics } from '../quantization/index.js';
+import {
+  asFloat32,
+  isSequential,
+  needsOf,
+  prepareInputs,
+  type Statistics,
+  type TensorSource,
+} from '../quantization/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
 import { BlockRunner } from './block-runner.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import type { JobContext, LayerWriter } from './layer-writer.js';
+import { transformBlock } from './transform-block.js';
 
 /** Methods that need no statistics: one matrix after another. */
-export async function streamMatrices(
-  source: Checkpoint,
-  graph: ModelGraph,
-  layers: LayerWriter,
-  context: JobContext,
-): Promise<void> {
-  const { recipe, signal } = context;
-  const prepared = await prepareInputs(recipe, {}, { ...context, where: source.directory });
+export async function streamMatrices(source: TensorSource, layers: LayerWriter, context: JobContext): Promise<void> {
+  const { recipe } = context;
+  const prepared = await prepareInputs(recipe, {}, { ...context, where: recipe.solver.method });
   const inputs = { ...prepared, statistics: {}, tokens: null };
   try {
-    for (const block of graph.blocks)
+    for (const block of source.graph.blocks)
       for (const node of block.linears) {
-        using w = (await source.load(node.name, { signal })) as Tensor;
+        using w = await source.load(node.name, context);
         using solved = await layers.solve(block, node, w, inputs);
         (await layers.write(solved)).dispose();
       }
@@ -37,24 +39,27 @@ export async function streamMatrices(
  * 2210.17323, section 4). One block of weights is in memory at a time.
  */
 export async function streamBlocks(
-  source: Checkpoint,
-  graph: ModelGraph,
+  source: TensorSource,
   layers: LayerWriter,
   calibration: CalibrationInputs,
   store: ActivationStore,
   context: JobContext,
 ): Promise<void> {
+  const { graph } = source;
   const { windows, sequenceLength } = calibration;
   const runner = new BlockRunner(graph.config, sequenceLength, windows.length, store, context);
   try {
-    using table = (await source.load(graph.embedding, context)) as Tensor;
+    using table = await source.load(graph.embedding, context);
     await runner.embed(table, windows, (window) => context.report({ phase: 'embed', window, windows: windows.length }));
     table.dispose();
     for (const block of graph.blocks) {
       const weights = await loadBlock(source, block, context);
       try {
         const step = { block: block.index + 1, blocks: graph.blocks.length, windows: windows.length };
-        await quantizeBlock({ block, weights, runner, layers, context, step });
+        const work = { source, block, weights, runner, layers, context, step };
+        await transformBlock(work);
+        await quantizeBlock(work);
+        await layers.writeDense(block.tensors, weights);
         if (step.block < step.blocks)
           await runner.run(block, weights, {
             keep: true,
@@ -70,7 +75,8 @@ export async function streamBlocks(
 }
 
 /** What one block is worked on with. */
-interface BlockWork {
+export interface BlockWork {
+  source: TensorSource;
   block: BlockGraph;
   /** The block's tensors by name; layers that are through have the weights that their packed ones stand for. */
   weights: Map<string, Weight>;
@@ -155,7 +161,7 @@ function byInput(linears: readonly LinearNode[]): Map<string, LinearNode[]> {
 }
 
 /** The block's tensors by name: weights as they are stored, biases in f32. */
-async function loadBlock(source: Checkpoint, block: BlockGraph, context: JobContext): Promise<Map<string, Weight>> {
+async function loadBlock(source: TensorSource, block: BlockGraph, context: JobContext): Promise<Map<string, Weight>> {
   const weights = new Map<string, Weight>();
   try {
     for (const name of block.tensors) weights.set(name, await source.load(name, context));

@@ -1,4 +1,11 @@
-export type { CalibrationJob, LayerResult, QuantizationJob, QuantizationResult, QuantizedLayer } from './job.js';
+export type {
+  CalibrationJob,
+  LayerResult,
+  QuantizationJob,
+  QuantizationResult,
+  QuantizedLayer,
+  TransformResult,
+} from './job.js';
 export { type Manifest, provenance } from './manifest.js';
 export type { Progress, ProgressPhase } from './progress.js';
 export { needsCalibration, quantizeModel } from './quantize-model.js';

@@ -50,6 +50,14 @@ export interface LayerResult extends LayerReport, Grid {
   tokens: number | null;
 }
 
+/** What a transform did to one block. */
+export interface TransformResult {
+  block: number;
+  method: string;
+  /** What the method tells of it; docs/recipes.md says what. */
+  [what: string]: unknown;
+}
+
 export interface QuantizationResult {
   out: string;
   /** Bytes of all tensors as they are stored. */
@@ -60,4 +68,6 @@ export interface QuantizationResult {
   /** Largest resident memory of this process so far. */
   peakRssBytes: number;
   layers: LayerResult[];
+  /** Of every block in turn; empty where the recipe has no transform of blocks. */
+  transforms: TransformResult[];
 }

@@ -1,6 +1,7 @@
 import { lutraError } from '../errors.js';
 import type { CheckpointWriter } from '../formats/index.js';
 import type { BlockGraph, LinearNode } from '../models/index.js';
+import { Program, type Weight } from '../ops/index.js';
 import {
   disposeSolved,
   type PreparedInputs,
@@ -9,10 +10,11 @@ import {
   type SolvedMatrix,
   type Statistics,
   solveMatrix,
+  type TensorSource,
   type Warning,
 } from '../quantization/index.js';
-import type { QuantizedTensor, Tensor } from '../tensor/index.js';
-import type { LayerResult, QuantizedLayer } from './job.js';
+import { type Dtype, type QuantizedTensor, Tensor } from '../tensor/index.js';
+import type { LayerResult, QuantizedLayer, TransformResult } from './job.js';
 import type { Progress } from './progress.js';
 
 /** What the parts of a job share. */
@@ -43,6 +45,8 @@ export interface SolvedNode extends SolvedMatrix {
 /** Solves layers, packs and writes each to the checkpoint and keeps its report. */
 export class LayerWriter {
   readonly results: LayerResult[] = [];
+  readonly transforms: TransformResult[] = [];
+  readonly #dense: Map<string, Dtype>;
   #solved = 0;
 
   constructor(
@@ -50,7 +54,11 @@ export class LayerWriter {
     private readonly writer: CheckpointWriter,
     private readonly layers: number,
     private readonly blocks: number,
-  ) {}
+    /** Tensors that are to be written instead of copied, by the type in which they are stored. */
+    dense: ReadonlyMap<string, Dtype>,
+  ) {
+    this.#dense = new Map(dense);
+  }
 
   /** @throws `LUTRA_E_STRICT` for a warning in a strict job, and what the method throws */
   async solve(block: BlockGraph, node: LinearNode, w: Tensor, inputs: LayerInputs): Promise<SolvedNode> {
@@ -95,6 +103,31 @@ export class LayerWriter {
     }
     this.results.push({ name, ...grid, ...report, tokens });
     return tensor;
+  }
+
+  /** Writes those of the tensors that are to be written and are not yet. Biases are f32 that the stored type holds exactly. */
+  async writeDense(names: readonly string[], weights: ReadonlyMap<string, Weight>): Promise<void> {
+    const { signal } = this.context;
+    for (const name of names) {
+      const dtype = this.#dense.get(name);
+      if (!dtype) continue;
+      const tensor = weights.get(name) as Tensor;
+      using converted = tensor.dtype === dtype ? null : Tensor.zeros(dtype, tensor.shape);
+      if (converted) {
+        using program = new Program().convert(tensor, converted);
+        await program.runAsync(this.context);
+      }
+      await this.writer.putDense(name, converted ?? tensor, { signal });
+      this.#dense.delete(name);
+    }
+  }
+
+  /** Writes what no block wrote: the embedding, the output layer, norms. */
+  async writeRest(source: TensorSource): Promise<void> {
+    for (const name of [...this.#dense.keys()]) {
+      using tensor = await source.load(name, this.context);
+      await this.writeDense([name], new Map([[name, tensor]]));
+    }
   }
 }
 

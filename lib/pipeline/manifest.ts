@@ -6,7 +6,7 @@ import { addon } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import { hashFile } from './hash.js';
-import type { LayerResult } from './job.js';
+import type { LayerResult, TransformResult } from './job.js';
 import type { Progress } from './progress.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
@@ -19,14 +19,14 @@ export interface Manifest {
   /** SHA-256 by file name. */
   inputs: Record<string, string>;
   layers: LayerResult[];
+  transforms: TransformResult[];
 }
 
 /** What wrote a result. */
 export const provenance = (): Manifest['lutra'] => ({ version, formatVersion, isa: addon().describe().isa });
 
 export function manifestOf(parts: Omit<Manifest, 'lutra'>): Manifest {
-  const { recipe, calibration, inputs, layers } = parts;
-  return { lutra: provenance(), recipe, calibration, inputs, layers };
+  return { lutra: provenance(), ...parts };
 }
 
 /** Hashes every file of the model that the checkpoint is made from. @throws `LUTRA_E_HEADER` where one lies elsewhere, `LUTRA_E_IO` */

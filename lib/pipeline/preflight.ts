@@ -12,8 +12,8 @@ import {
   refuseNonFinite,
   type ScaleDtype,
   storageOf,
+  type TensorSource,
 } from '../quantization/index.js';
-import type { Tensor } from '../tensor/index.js';
 import type { Progress } from './progress.js';
 
 export const linearsOf = (graph: ModelGraph): LinearNode[] => graph.blocks.flatMap(({ linears }) => linears);
@@ -60,18 +60,17 @@ export function entriesOf(
  * @throws `LUTRA_E_NON_FINITE`
  */
 export async function inspectWeights(
-  source: Checkpoint,
-  graph: ModelGraph,
+  source: TensorSource,
   recipe: Recipe,
   call: Omit<Call, 'where'>,
   report: (event: Progress) => void,
 ): Promise<Map<string, ScaleDtype>> {
   const scaleDtypes = new Map<string, ScaleDtype>();
   const storage = storageOf(recipe);
-  const layers = new Set(linearsOf(graph).map(({ name }) => name));
-  for (const name of graph.shapes.keys()) {
+  const layers = new Set(linearsOf(source.graph).map(({ name }) => name));
+  for (const name of source.graph.shapes.keys()) {
     const where = { ...call, where: name };
-    using stored = (await source.load(name, call)) as Tensor;
+    using stored = await source.load(name, call);
     await refuseNonFinite(stored, where);
     if (!layers.has(name)) continue;
     const w = await asFloat32(stored, where);

@@ -10,6 +10,8 @@ export type Progress =
   | { phase: 'embed'; window: number; windows: number }
   /** A window went through a block in fp32; its activations are in the Hessians. A sequential method takes them through once an input. */
   | { phase: 'collect'; block: number; blocks: number; window: number; windows: number }
+  /** A transform has changed a block. */
+  | { phase: 'transform'; block: number; blocks: number; method: string }
   /** A layer was quantized. */
   | {
       phase: 'quantize';

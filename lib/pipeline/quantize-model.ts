@@ -10,7 +10,7 @@ import {
 } from '../formats/index.js';
 import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
 import { checkThreads } from '../ops/index.js';
-import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype } from '../quantization/index.js';
+import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { ActivationStore } from './activation-store.js';
 import { streamBlocks, streamMatrices } from './block-stream.js';
 import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
@@ -18,6 +18,7 @@ import type { QuantizationJob, QuantizationResult } from './job.js';
 import { type JobContext, LayerWriter } from './layer-writer.js';
 import { hashInputs, manifestOf } from './manifest.js';
 import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js';
+import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
 
 /**
  * Quantizes a model directory into a new one: every linear layer of its blocks; embeddings, norms and the output layer stay
@@ -38,22 +39,31 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   await using source = await readCheckpoint(job.model);
   const config = parseConfig(source.config, join(job.model, 'config.json'));
   const graph = buildGraph(config, (name) => source.has(name));
-  const planFor = (scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
-    planCheckpoint({ source, quantized: entriesOf(graph, recipe, scaleDtypes), recipe, shardBytes: job.shardBytes });
-
   checkPlan(source, graph, recipe);
+  const model = tensorSource(source, graph, recipe);
+  const replaced = replacedTensors(model, recipe);
+  const planFor = (scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
+    planCheckpoint({
+      source,
+      quantized: entriesOf(graph, recipe, scaleDtypes),
+      replaced,
+      config: graph.tied && !model.graph.tied ? { tie_word_embeddings: false } : {},
+      recipe,
+      shardBytes: job.shardBytes,
+    });
+
   // The first plan supposes f16 scales throughout, so that an output that cannot be written is known before any work.
   let plan = await planFor(new Map());
   let writer = await CheckpointWriter.create(plan, job.out, { overwrite: job.overwrite ?? false });
   try {
-    const scaleDtypes = await inspectWeights(source, graph, recipe, context, context.report);
+    const scaleDtypes = await inspectWeights(model, recipe, context, context.report);
     if ([...scaleDtypes.values()].some((dtype) => dtype !== 'f16')) {
       await writer.abort();
       plan = await planFor(scaleDtypes);
       writer = await CheckpointWriter.create(plan, job.out, { overwrite: job.overwrite ?? false });
     }
-    const layers = await writeLayers(job, { source, graph, plan, writer }, context, started);
-    return await resultOf(job.out, layers, started);
+    const written = await writeLayers(job, { source, model, plan, writer }, context, started);
+    return await resultOf(job.out, written, started);
   } finally {
     await writer.abort();
   }
@@ -61,45 +71,49 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
 
 interface Writing {
   source: Checkpoint;
-  graph: ModelGraph;
+  model: TensorSource;
   plan: CheckpointPlan;
   writer: CheckpointWriter;
 }
 
 async function writeLayers(
   job: QuantizationJob,
-  { source, graph, plan, writer }: Writing,
+  { source, model, plan, writer }: Writing,
   context: JobContext,
   started: number,
-): Promise<QuantizationResult['layers']> {
+): Promise<Pick<QuantizationResult, 'layers' | 'transforms'>> {
+  const { graph } = model;
   const { recipe, signal, report } = context;
   const inputs = await hashInputs(source, plan, signal, report);
-  const layers = new LayerWriter(context, writer, linearsOf(graph).length, graph.blocks.length);
+  const dense = new Map(replacedTensors(model, recipe).map(({ name }) => [name, model.dtype(name)]));
+  const layers = new LayerWriter(context, writer, linearsOf(graph).length, graph.blocks.length, dense);
   const calibration = needsCalibration(recipe) ? await calibrationOf(job, graph, context) : null;
   if (calibration) {
     const store = await ActivationStore.create(join(writer.directory, 'activations.scratch'), signal);
     try {
-      await streamBlocks(source, graph, layers, calibration, store, context);
+      await streamBlocks(model, layers, calibration, store, context);
     } finally {
       await store.dispose();
     }
-  } else await streamMatrices(source, graph, layers, context);
+  } else await streamMatrices(model, layers, context);
   report({ phase: 'finish' });
-  const { results } = layers;
-  const manifest = manifestOf({ recipe, calibration: calibration?.record ?? null, inputs, layers: results });
+  await layers.writeRest(model);
+  const results = { layers: layers.results, transforms: layers.transforms };
+  const manifest = manifestOf({ recipe, calibration: calibration?.record ?? null, inputs, ...results });
   const runLog = { seconds: secondsSince(started), peakRssBytes: peakRssBytes() };
   await writer.finish({ 'manifest.json': manifest, 'run-log.json': runLog }, { signal });
   return results;
 }
 
 /** Whether a recipe needs text; others do not read it. */
-export const needsCalibration = (recipe: Recipe): boolean => needsOf(recipe).length > 0 || recipe.finetune.length > 0;
+export const needsCalibration = (recipe: Recipe): boolean =>
+  needsOf(recipe).length > 0 || recipe.finetune.length > 0 || blockTransforms(recipe).length > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
   if (calibration) requireSource(calibration);
   if (!calibration && needsCalibration(recipe))
     throw lutraError('LUTRA_E_OPTION', {
-      message: `${recipe.solver.method} needs a calibration text`,
+      message: 'this recipe needs a calibration text',
       where: 'calibration',
       hint: 'Give text like that which the model will see: `calibration`, or --calibration on the command line.',
     });
@@ -120,7 +134,7 @@ async function calibrationOf(
 /** Opens what was written: a checkpoint that cannot be read again is none. */
 async function resultOf(
   out: string,
-  layers: QuantizationResult['layers'],
+  results: Pick<QuantizationResult, 'layers' | 'transforms'>,
   started: number,
 ): Promise<QuantizationResult> {
   await using written = await readCheckpoint(out);
@@ -131,7 +145,7 @@ async function resultOf(
     bitsPerParameter: written.bitsPerParameter,
     seconds: secondsSince(started),
     peakRssBytes: peakRssBytes(),
-    layers,
+    ...results,
   };
 }
 

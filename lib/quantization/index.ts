@@ -1,4 +1,7 @@
+export { refuseNonFinite } from './finite.js';
 export type {
+  BlockSample,
+  BlockTransform,
   BlockWindows,
   Call,
   Finetune,
@@ -8,6 +11,7 @@ export type {
   LowRank,
   LowRankInput,
   MethodChoice,
+  ModelTransform,
   Need,
   ScaleDtype,
   Solution,
@@ -15,6 +19,7 @@ export type {
   Solver,
   SolverInput,
   Statistics,
+  TensorSource,
   Transform,
   Warning,
 } from './method.js';
@@ -31,7 +36,6 @@ export {
   prepareInputs,
   type QuantizeOptions,
   quantize,
-  refuseNonFinite,
   type SolvedMatrix,
   solveMatrix,
 } from './quantize.js';

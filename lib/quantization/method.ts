@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import type { BlockGraph, LinearNode, LlamaConfig } from '../models/index.js';
+import type { BlockGraph, LinearNode, LlamaConfig, ModelGraph } from '../models/index.js';
 import type { Weight } from '../ops/index.js';
 import type { Dtype, SubBranch, Tensor } from '../tensor/index.js';
 
@@ -194,12 +194,61 @@ export interface Finetune<Options = unknown> {
   run(input: FinetuneInput<Options>, call: Call): Promise<FinetuneReport>;
 }
 
-/**
- * A transform changes weights so that the network computes the same and quantization hurts less. One of scope `block` works on a
- * block with its inputs, one of scope `model` on every tensor as it is loaded. A file in transforms/.
- */
-export interface Transform<Options = unknown> {
-  readonly name: string;
-  readonly scope: 'model' | 'block';
-  readonly options: z.ZodType<Options>;
+/** The tensors of a model by name, each made or read when it is asked for. */
+export interface TensorSource {
+  readonly graph: ModelGraph;
+  /** Norms, biases, embeddings and output layers that are others than the checkpoint's, or new. */
+  readonly changed: ReadonlySet<string>;
+  /** Element type that a tensor is stored in. */
+  dtype(name: string): Dtype;
+  /** Linear layers of blocks in any type, everything else in the type that it is stored in. The caller's to dispose. */
+  load(name: string, call: Omit<Call, 'where'>): Promise<Tensor>;
 }
+
+/**
+ * A transform changes weights so that the network computes the same and quantization hurts less. A file in transforms/ and a
+ * line in registry.ts. One of scope `model` makes every tensor of another model out of the source's, one by one.
+ */
+export interface ModelTransform<Options = unknown> {
+  readonly name: string;
+  readonly scope: 'model';
+  readonly options: z.ZodType<Options>;
+  /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for a model that it cannot transform */
+  apply(source: TensorSource, options: Options): TensorSource;
+}
+
+/** What a block's linear layers read in some of the calibration windows. The caller's to dispose. */
+export interface BlockSample {
+  /** By tap id: f32 [sequences * sequenceLength, inFeatures], sequence after sequence. */
+  readonly inputs: ReadonlyMap<string, Tensor>;
+  readonly sequenceLength: number;
+  [Symbol.dispose](): void;
+}
+
+export interface BlockTransformInput<Options> {
+  config: LlamaConfig;
+  block: BlockGraph;
+  /** The block's tensors: norms as they are stored, biases in f32. What is replaced is disposed by who replaces it. */
+  weights: Map<string, Weight>;
+  /** Element type that a tensor is stored in: changed norms and biases are rounded to it. */
+  dtype(name: string): Dtype;
+  grid(name: string): Grid;
+  /** How the layers' values are going to be stored. Their `chooseScaleDtype` must stay what it is. */
+  storage: Storage;
+  options: Options;
+  /** Inputs for about so many tokens: whole windows, spread evenly over all of them. */
+  sample(tokens: number): Promise<BlockSample>;
+}
+
+/** A transform of scope `block` works on the weights of one block, with its inputs, before the block is quantized. */
+export interface BlockTransform<Options = unknown> {
+  readonly name: string;
+  readonly scope: 'block';
+  readonly options: z.ZodType<Options>;
+  /** Names of the block's norms and biases that it changes. */
+  changes(options: Options, config: LlamaConfig, block: BlockGraph): readonly string[];
+  /** @returns what the manifest tells of the block, beside its number and the method. */
+  run(input: BlockTransformInput<Options>, call: Call): Promise<Record<string, unknown>>;
+}
+
+export type Transform = ModelTransform | BlockTransform;

@@ -1,6 +1,7 @@
 import { lutraError } from '../errors.js';
 import { checkThreads } from '../ops/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
+import { refuseNonFinite } from './finite.js';
 import { eachHead, type HeadStatistics, JoinedRows } from './joined-rows.js';
 import type { Call, Grid, Need, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
 import { checkOperands } from './operands.js';
@@ -10,7 +11,6 @@ import {
   asFloat32,
   disposeOnFailure,
   energy,
-  findNonFinite,
   levelsOf,
   type Metric,
   residual,
@@ -267,29 +267,6 @@ async function atLeastRounded(
 }
 
 const tensorsOf = ({ codes, values }: Solution): Tensor[] => [codes, ...valuesOf(values)];
-
-/** @throws `LUTRA_E_NON_FINITE` with the value and the index of the first NaN or infinity. */
-export async function refuseNonFinite(x: Tensor, call: Call): Promise<void> {
-  const index = await findNonFinite(x, call);
-  if (index < 0) return;
-  using flat = x.reshape([x.elements]);
-  using one = flat.rows(index, index + 1);
-  using value = await asFloat32(one, call);
-  let rest = index;
-  const place = x.shape.map((_, axis) => {
-    const span = x.shape.slice(axis + 1).reduce((product, n) => product * n, 1);
-    const at = Math.floor(rest / span);
-    rest -= at * span;
-    return at;
-  });
-  throw lutraError('LUTRA_E_NON_FINITE', {
-    message: 'the tensor holds a NaN or infinity',
-    where: call.where,
-    found: `${value.read()[0]} at index [${place.join(', ')}]`,
-    expected: 'finite numbers',
-    hint: 'The checkpoint is damaged, or was written by a training run that diverged.',
-  });
-}
 
 const headsWithLowRank = (where: string): Error =>
   lutraError('LUTRA_E_OPTION', {

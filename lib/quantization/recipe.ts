@@ -52,7 +52,7 @@ export function normalizeRecipe(input: unknown): Recipe {
   storageAfter(storage, finetune);
   if (lowRank) findMethod(lowRanks, lowRank.method, 'recipe.lowRank').checkSolver(findSolver(solver.method), solver);
   return {
-    transforms: choices(transforms, written.transforms, 'recipe.transforms'),
+    transforms: inOrder(choices(transforms, written.transforms, 'recipe.transforms')),
     solver,
     grid,
     finetune,
@@ -88,6 +88,14 @@ function choices(methods: Parameters<typeof choice>[0], value: unknown, where: s
   if (value === undefined) return [];
   if (!Array.isArray(value)) throw option(where, 'a list of methods is needed', describe(value));
   return value.map((one, index) => choice(methods, one, `${where}.${index}`));
+}
+
+/** Transforms of blocks see their weights as those of the whole model left them. */
+function inOrder(chosen: MethodChoice[]): MethodChoice[] {
+  const scopes = chosen.map(({ method }) => findMethod(transforms, method, 'recipe.transforms').scope);
+  const late = scopes.lastIndexOf('model');
+  if (!scopes.includes('block') || late < scopes.indexOf('block')) return chosen;
+  throw option(`recipe.transforms.${late}`, `${chosen[late]?.method} must come before transforms of blocks`);
 }
 
 /** A choice without its name: what the method's functions take. */

@@ -7,9 +7,11 @@ import { gptq } from './solvers/gptq.js';
 import { hqq } from './solvers/hqq.js';
 import { leanquant } from './solvers/leanquant.js';
 import { rtn } from './solvers/rtn.js';
+import { awq } from './transforms/awq.js';
+import { hadamard } from './transforms/hadamard.js';
 
 /** Every method that a recipe may name, by its slot. */
-export const transforms: readonly Transform[] = [];
+export const transforms: readonly Transform[] = [hadamard, awq];
 export const solvers: readonly Solver[] = [rtn, hqq, gptq, leanquant, bcq, decoupleq, boa];
 export const finetunes: readonly Finetune[] = [];
 export const lowRanks: readonly LowRank[] = [];

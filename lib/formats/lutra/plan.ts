@@ -120,8 +120,10 @@ async function copiedTensors(
 ): Promise<Map<string, string>> {
   const copied = new Map<string, string>();
   for (const name of source.names) if (!put.has(name)) copied.set(name, name);
+  // Also where one of them is replaced: what it is made from must be what the other one is.
+  const storesBoth = source.has(embedding) && source.has(head);
+  if (source.config.tie_word_embeddings === true && storesBoth) await requireEqual(source, embedding, head);
   if (config.tie_word_embeddings !== true || !copied.has(head)) return copied;
-  if (copied.has(embedding)) await requireEqual(source, embedding, head);
   // Written once, under the one name, at the place that the source gives it.
   const tied = copied.has(embedding) ? embedding : head;
   return new Map(

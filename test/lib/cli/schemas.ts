@@ -31,6 +31,7 @@ export const results = {
     seconds: number,
     peakRssBytes: number,
     layers: z.array(layer),
+    transforms: z.array(z.looseObject({ block: number, method: z.string() })),
   }),
   eval: z.strictObject({
     perplexity: number,
