@@ -205,56 +205,9 @@ void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* p
   _tile_release();
 }
 
-template <int D>
-int64_t prepared_bytes(int64_t tokens) {
-  return tokens * integer_token_bytes(D);
-}
-
-constexpr LutPanelKernels kFast = {
-    "u8 tiles",
-    kIntegerCols,
-    kIntegerPanelBytes,
-    kIntegerRoundings,
-    kIntegerJoins,
-    kIntegerBlock,
-    127.0f,
-    0.0,
-    0.0,
-    prepared_bytes<1>,
-    lut_gemm_avx512vbmi_prepare_fast,
-    lut_gemm_avx512vbmi_expand,
-    multiply<1>,
-};
-constexpr LutPanelKernels kFastPlanes = {
-    "u8 tiles of rounded values",
-    kIntegerCols,
-    kIntegerPanelBytes,
-    kIntegerRoundings,
-    kIntegerJoins,
-    kIntegerBlock,
-    127.0f,
-    kIntegerPlanesOff,
-    0.0,
-    prepared_bytes<1>,
-    lut_gemm_avx512vbmi_prepare_fast,
-    lut_gemm_avx512vbmi_expand_planes,
-    multiply<1>,
-};
-constexpr LutPanelKernels kAccurate = {
-    "u8 tiles, two digits of x",
-    kIntegerCols,
-    kIntegerPanelBytes,
-    kIntegerRoundings,
-    kIntegerJoins,
-    kIntegerBlock,
-    32639.0f,
-    0.0,
-    0.0,
-    prepared_bytes<2>,
-    lut_gemm_avx512vbmi_prepare_accurate,
-    lut_gemm_avx512vbmi_expand,
-    multiply<2>,
-};
+constexpr LutPanelKernels kFast = integer_panels<1>("u8 tiles", multiply<1>);
+constexpr LutPanelKernels kFastPlanes = integer_planes_panels("u8 tiles of rounded values", multiply<1>);
+constexpr LutPanelKernels kAccurate = integer_panels<2>("u8 tiles, two digits of x", multiply<2>);
 
 }  // namespace
 

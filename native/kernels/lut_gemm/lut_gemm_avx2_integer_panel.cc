@@ -91,9 +91,6 @@ struct MultiplyAdd {
 
 }  // namespace
 
-int64_t lut_gemm_avx2_fast_bytes(int64_t tokens) { return tokens * kLutByteToken<1>; }
-int64_t lut_gemm_avx2_accurate_bytes(int64_t tokens) { return tokens * kLutByteToken<2>; }
-
 void lut_gemm_avx2_prepare_fast(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last, int64_t,
                                 uint8_t* prepared) {
   prepare<1>(x, x_stride, tokens, first, last, prepared);
@@ -113,36 +110,7 @@ void lut_gemm_avx2_expand_bytes(const LutTile& tile, int64_t first, int64_t last
     for (int64_t row = 0; row < tile.stored_rows; row += 8) expand_fold(tile, group, row, folds + row);
 }
 
-const LutPanelKernels kLutFastPanelsAvx2 = {
-    "panels of s8 by maddubs",
-    kLutBytePanelCols,
-    kLutBytePanelBytes,
-    kLutBytePanelRoundings,
-    kLutBytePanelJoins,
-    kLutBlock,
-    127.0f,
-    0.0,
-    0.0,
-    lut_gemm_avx2_fast_bytes,
-    lut_gemm_avx2_prepare_fast,
-    lut_gemm_avx2_expand_bytes,
-    lut_panel_multiply<MultiplyAdd, 1>,
-};
-
-const LutPanelKernels kLutAccuratePanelsAvx2 = {
-    "panels of two s8 digits by maddubs",
-    kLutBytePanelCols,
-    kLutBytePanelBytes,
-    kLutBytePanelRoundings,
-    kLutBytePanelJoins,
-    kLutBlock,
-    32639.0f,
-    0.0,
-    0.0,
-    lut_gemm_avx2_accurate_bytes,
-    lut_gemm_avx2_prepare_accurate,
-    lut_gemm_avx2_expand_bytes,
-    lut_panel_multiply<MultiplyAdd, 2>,
-};
+const LutPanelKernels kLutFastPanelsAvx2 = lut_byte_panels<MultiplyAdd, 1>("panels of s8 by maddubs");
+const LutPanelKernels kLutAccuratePanelsAvx2 = lut_byte_panels<MultiplyAdd, 2>("panels of two s8 digits by maddubs");
 
 }  // namespace lutra

@@ -31,8 +31,6 @@ template <int Digits>
 constexpr int64_t kLutByteToken = Digits* kLutBytePanelCols + 64;
 
 void lut_gemm_avx2_expand_bytes(const LutTile& tile, int64_t first, int64_t last, uint8_t* panel);
-int64_t lut_gemm_avx2_fast_bytes(int64_t tokens);
-int64_t lut_gemm_avx2_accurate_bytes(int64_t tokens);
 void lut_gemm_avx2_prepare_fast(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last, int64_t,
                                 uint8_t* prepared);
 void lut_gemm_avx2_prepare_accurate(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last,
@@ -144,6 +142,28 @@ static void lut_panel_multiply(const LutTile& tile, int64_t first, int64_t last,
                     accumulate);
       t += count;
     }
+}
+
+template <int Digits>
+static int64_t lut_byte_prepared_bytes(int64_t tokens) {
+  return tokens * kLutByteToken<Digits>;
+}
+
+template <class Dot, int Digits>
+static constexpr LutPanelKernels lut_byte_panels(const char* name) {
+  return {name,
+          kLutBytePanelCols,
+          kLutBytePanelBytes,
+          kLutBytePanelRoundings,
+          kLutBytePanelJoins,
+          kLutBlock,
+          Digits == 1 ? 127.0f : 32639.0f,
+          0.0,
+          0.0,
+          lut_byte_prepared_bytes<Digits>,
+          Digits == 1 ? lut_gemm_avx2_prepare_fast : lut_gemm_avx2_prepare_accurate,
+          lut_gemm_avx2_expand_bytes,
+          lut_panel_multiply<Dot, Digits>};
 }
 
 }  // namespace lutra

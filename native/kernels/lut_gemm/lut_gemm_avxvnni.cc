@@ -7,32 +7,23 @@ namespace {
 
 void build(LutMode mode, const float* x, int64_t cols, int64_t group_size, int64_t first, int64_t last,
            const LutTables& tables) {
-  for (int64_t block = first; block < last; ++block) {
-    if (mode == kLutExact) lut_gemm_avx2_build_exact(x, cols, group_size, block, tables);
-    if (mode == kLutAccurate) lut_gemm_avx2_build_accurate(x, cols, group_size, block, tables);
-    if (mode == kLutFast) lut_gemm_avx2_build_fast(x, cols, group_size, block, tables);
-  }
+  kLutGemmAvx2.build(mode, x, cols, group_size, first, last, tables);
 }
 
 void multiply(LutMode mode, const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
-  if (mode == kLutExact) lut_gemm_avx2_exact(tile, tables, y, accumulate);
+  if (mode == kLutExact) kLutGemmAvx2.multiply(mode, tile, tables, y, accumulate);
   if (mode == kLutAccurate) lut_gemm_avxvnni_accurate(tile, tables, y, accumulate);
   if (mode == kLutFast) lut_gemm_avxvnni_fast(tile, tables, y, accumulate);
 }
 
-// Panels of bytes have one scale a code, and a group begins where a chunk does. Their codes are unpacked once for all
-// tokens, which pays as soon as there are two; at 2 bits three.
+// Where AVX2 multiplies bytes, the dot products do.
 const LutPanelKernels* panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens) {
-  if (mode == kLutExact || planes || group_size % kLutChunk)
-    return tokens > kLutTableTokens ? &kLutPanelsAvx2 : nullptr;
-  if (tokens < (bits == 2 ? 3 : 2)) return nullptr;
-  return mode == kLutFast ? &kLutFastPanelsAvxVnni : &kLutAccuratePanelsAvxVnni;
+  const LutPanelKernels* chosen = kLutGemmAvx2.panels(mode, bits, planes, group_size, tokens);
+  if (chosen == &kLutFastPanelsAvx2) return &kLutFastPanelsAvxVnni;
+  return chosen == &kLutAccuratePanelsAvx2 ? &kLutAccuratePanelsAvxVnni : chosen;
 }
 
-const char* describe(LutMode mode, int, bool) {
-  const char* names[kLutModes] = {"fp32 tables", "two s8 digits of x", "s8 activations"};
-  return names[mode];
-}
+const char* describe(LutMode mode, int bits, bool planes) { return kLutGemmAvx2.describe(mode, bits, planes); }
 
 }  // namespace
 

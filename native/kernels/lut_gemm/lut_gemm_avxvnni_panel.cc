@@ -30,36 +30,7 @@ struct DotProduct {
 
 }  // namespace
 
-const LutPanelKernels kLutFastPanelsAvxVnni = {
-    "panels of s8 by dpbusd",
-    kLutBytePanelCols,
-    kLutBytePanelBytes,
-    kLutBytePanelRoundings,
-    kLutBytePanelJoins,
-    kLutBlock,
-    127.0f,
-    0.0,
-    0.0,
-    lut_gemm_avx2_fast_bytes,
-    lut_gemm_avx2_prepare_fast,
-    lut_gemm_avx2_expand_bytes,
-    lut_panel_multiply<DotProduct, 1>,
-};
-
-const LutPanelKernels kLutAccuratePanelsAvxVnni = {
-    "panels of two s8 digits by dpbusd",
-    kLutBytePanelCols,
-    kLutBytePanelBytes,
-    kLutBytePanelRoundings,
-    kLutBytePanelJoins,
-    kLutBlock,
-    32639.0f,
-    0.0,
-    0.0,
-    lut_gemm_avx2_accurate_bytes,
-    lut_gemm_avx2_prepare_accurate,
-    lut_gemm_avx2_expand_bytes,
-    lut_panel_multiply<DotProduct, 2>,
-};
+const LutPanelKernels kLutFastPanelsAvxVnni = lut_byte_panels<DotProduct, 1>("panels of s8 by dpbusd");
+const LutPanelKernels kLutAccuratePanelsAvxVnni = lut_byte_panels<DotProduct, 2>("panels of two s8 digits by dpbusd");
 
 }  // namespace lutra

@@ -51,4 +51,37 @@ void lut_gemm_avx512vbmi_prepare_fast(const float* x, int64_t x_stride, int64_t 
 void lut_gemm_avx512vbmi_prepare_accurate(const float* x, int64_t x_stride, int64_t tokens, int64_t first, int64_t last,
                                           int64_t group_size, uint8_t* prepared);
 
+template <int D>
+static int64_t integer_prepared_bytes(int64_t tokens) {
+  return tokens * integer_token_bytes(D);
+}
+
+using IntegerProduct = decltype(LutPanelKernels::multiply);
+
+// Panels of codes, times D digits of x.
+template <int D>
+static constexpr LutPanelKernels integer_panels(const char* name, IntegerProduct multiply) {
+  return {name,
+          kIntegerCols,
+          kIntegerPanelBytes,
+          kIntegerRoundings,
+          kIntegerJoins,
+          kIntegerBlock,
+          D == 1 ? 127.0f : 32639.0f,
+          0.0,
+          0.0,
+          integer_prepared_bytes<D>,
+          D == 1 ? lut_gemm_avx512vbmi_prepare_fast : lut_gemm_avx512vbmi_prepare_accurate,
+          lut_gemm_avx512vbmi_expand,
+          multiply};
+}
+
+// Panels of the values of planes, times one digit.
+static constexpr LutPanelKernels integer_planes_panels(const char* name, IntegerProduct multiply) {
+  LutPanelKernels panels = integer_panels<1>(name, multiply);
+  panels.relative = kIntegerPlanesOff;
+  panels.expand = lut_gemm_avx512vbmi_expand_planes;
+  return panels;
+}
+
 }  // namespace lutra

@@ -241,6 +241,17 @@ constexpr LutPanelKernels lut_integer_panels() {
           lut_multiply_integers<Dot, Digits>};
 }
 
+template <class Dot, int Digits>
+constexpr LutPanelKernels kLutIntegerPanels = lut_integer_panels<Dot, Digits>();
+
+// Integers for many tokens; for all else what every NEON has.
+template <class Dot>
+const LutPanelKernels* lut_integer_panels_for(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens) {
+  if (mode == kLutExact || planes || tokens <= kLutTableTokens)
+    return lut_gemm_neon_panels(mode, bits, planes, group_size, tokens);
+  return mode == kLutAccurate ? &kLutIntegerPanels<Dot, 2> : &kLutIntegerPanels<Dot, 1>;
+}
+
 }  // namespace
 
 }  // namespace lutra

@@ -55,15 +55,6 @@ struct Sdot {
   }
 };
 
-constexpr LutPanelKernels kFast = lut_integer_panels<Sdot, 1>();
-constexpr LutPanelKernels kAccurate = lut_integer_panels<Sdot, 2>();
-
-const LutPanelKernels* panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens) {
-  if (mode == kLutExact || planes || tokens <= kLutTableTokens)
-    return lut_gemm_neon_panels(mode, bits, planes, group_size, tokens);
-  return mode == kLutAccurate ? &kAccurate : &kFast;
-}
-
 }  // namespace
 
 const LutGemmKernels kLutGemmNeonDot = {
@@ -74,7 +65,7 @@ const LutGemmKernels kLutGemmNeonDot = {
     {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
     lut_gemm_neon_build,
     lut_gemm_neon_multiply,
-    panels,
+    lut_integer_panels_for<Sdot>,
     lut_gemm_neon_describe,
 };
 

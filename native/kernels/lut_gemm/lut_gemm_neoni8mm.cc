@@ -57,15 +57,6 @@ struct Smmla {
   }
 };
 
-constexpr LutPanelKernels kFast = lut_integer_panels<Smmla, 1>();
-constexpr LutPanelKernels kAccurate = lut_integer_panels<Smmla, 2>();
-
-const LutPanelKernels* panels(LutMode mode, int bits, bool planes, int64_t group_size, int64_t tokens) {
-  if (mode == kLutExact || planes || tokens <= kLutTableTokens)
-    return lut_gemm_neon_panels(mode, bits, planes, group_size, tokens);
-  return mode == kLutAccurate ? &kAccurate : &kFast;
-}
-
 }  // namespace
 
 const LutGemmKernels kLutGemmNeonI8mm = {
@@ -76,7 +67,7 @@ const LutGemmKernels kLutGemmNeonI8mm = {
     {LutRounding::kNothing, LutRounding::kTables, LutRounding::kTables},
     lut_gemm_neon_build,
     lut_gemm_neon_multiply,
-    panels,
+    lut_integer_panels_for<Smmla>,
     lut_gemm_neon_describe,
 };
 
