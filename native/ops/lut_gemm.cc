@@ -127,12 +127,12 @@ Status lut_gemm_with(const LutGemmKernels& kernels, Context& context, std::span<
   const LutActivations activations(kernels, weights, x.rows(), options);
   const size_t bytes = static_cast<size_t>(activations.bytes()) + activations.lane_bytes(context);
   auto* memory = static_cast<uint8_t*>(context.scratch(bytes));
-  if (!memory) return error(Code::kOutOfMemory, "lut_gemm scratch");
+  if (!memory) return out_of_memory(static_cast<int64_t>(bytes));
   for (int64_t token = 0; token < x.rows(); token += activations.batch()) {
     const int64_t tokens = std::min(activations.batch(), x.rows() - token);
     if (!activations.build(context, x.as<const float>() + token * x.cols(), tokens, memory) ||
         !activations.multiply(context, memory, 0, y, token, tokens, memory + activations.bytes()))
-      return error(Code::kCancelled, "lut_gemm");
+      return finished(false);
   }
   return ok_status();
 }

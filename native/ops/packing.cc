@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ops/lut_gemm_with.h"
+#include "ops/operand.h"
 #include "ops/sub_branch.h"
 
 namespace lutra {
@@ -99,7 +100,7 @@ Status move_values(Context& context, const PackedLayout& layout, int planes, con
     default:
       return error(Code::kDtype, "group values must be u8, f16, bf16 or f32");
   }
-  return done ? ok_status() : error(Code::kCancelled, "group values");
+  return finished(done);
 }
 
 }  // namespace
@@ -120,7 +121,7 @@ Status pack_codes(Context& context, const PackedLayout& layout, const TensorView
       }
     all.fetch_or(seen, std::memory_order_relaxed);
   });
-  if (!done) return error(Code::kCancelled, "pack_codes");
+  if (!done) return finished(false);
   const int largest = (1 << layout.bits) - 1;
   if (all.load() > static_cast<unsigned>(largest))
     return error(Code::kOption, "a code is too large", all.load(), largest);
@@ -140,7 +141,7 @@ Status unpack_codes(Context& context, const PackedLayout& layout, const TensorVi
         codes.as<uint8_t>()[(t * kTile + r) * layout.cols + k] = static_cast<uint8_t>(code);
       }
   });
-  return done ? ok_status() : error(Code::kCancelled, "unpack_codes");
+  return finished(done);
 }
 
 Status pack_group_values(Context& context, const PackedLayout& layout, int planes, const TensorView& logical,
@@ -170,7 +171,7 @@ Status dequantize(Context& context, const PackedView& weights, const TensorView&
         for (int64_t i = 0; i < end - k; ++i) out[i] = static_cast<float>(values[i]);
       }
   });
-  return done ? ok_status() : error(Code::kCancelled, "dequantize");
+  return finished(done);
 }
 
 }  // namespace lutra
