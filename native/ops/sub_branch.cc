@@ -11,7 +11,6 @@ namespace {
 
 // Columns whose products share one sum before it joins the row's, as in the products with packed weights.
 constexpr int64_t kSegment = 512;
-constexpr int64_t kMaxDots = 64;  // results of one dot call at most
 
 // A row-major matrix narrower than f32.
 struct NarrowMatrix {
@@ -51,7 +50,7 @@ void multiply(const NarrowMatrix& w, int64_t row, int64_t rows, const float* x, 
       float* to = y + t * y_stride + r;
       dot(kernels, w, row + r, height, from, x_stride, width, 0, std::min(kSegment, w.cols), to, y_stride);
       for (int64_t k = kSegment; k < w.cols; k += kSegment) {
-        float part[kMaxDots];
+        float part[kNarrowDots];
         dot(kernels, w, row + r, height, from, x_stride, width, k, std::min(kSegment, w.cols - k), part, height);
         for (int64_t i = 0; i < width; ++i)
           for (int64_t j = 0; j < height; ++j) to[i * y_stride + j] += part[i * height + j];

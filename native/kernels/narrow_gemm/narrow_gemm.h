@@ -15,9 +15,11 @@ using HalfDot = void (*)(const float* x, int64_t x_stride, int64_t tokens, const
 using Int8Dot = void (*)(const float* x, int64_t x_stride, int64_t tokens, const int8_t* w, int64_t w_stride,
                          const float* scales, int64_t rows, int64_t k, float* y, int64_t y_stride);
 
+constexpr int64_t kNarrowDots = 64;  // results of one dot at most
+
 struct NarrowGemmKernels {
   const char* name;
-  int64_t dot_rows;
+  int64_t dot_rows;  // dot_rows * dot_tokens <= kNarrowDots
   int64_t dot_tokens;
   HalfDot dot_f16;
   HalfDot dot_bf16;

@@ -8,6 +8,7 @@ namespace {
 
 constexpr int kRows = 4;
 constexpr int kTokens = 2;
+static_assert(kRows * kTokens <= kNarrowDots);
 
 // Eight weights as stored, widened; and fewer than eight, the lanes behind them zero.
 template <typename W>

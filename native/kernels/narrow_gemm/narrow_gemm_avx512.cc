@@ -8,6 +8,7 @@ namespace {
 
 constexpr int kRows = 4;
 constexpr int kTokens = 4;
+static_assert(kRows * kTokens <= kNarrowDots);
 
 // Sixteen weights as stored, widened; lanes outside the mask are zero.
 struct F16 {

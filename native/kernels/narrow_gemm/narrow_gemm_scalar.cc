@@ -5,7 +5,9 @@ namespace lutra {
 
 namespace {
 
+constexpr int64_t kRows = 4;
 constexpr int64_t kTokens = 4;
+static_assert(kRows * kTokens <= kNarrowDots);
 constexpr int64_t kChunk = 64;  // weights widened at a time, for all tokens
 
 float whole(int8_t w) { return static_cast<float>(w); }
@@ -46,7 +48,7 @@ void widen_i8(const int8_t* w, float scale, float* y, int64_t count) {
 
 }  // namespace
 
-const NarrowGemmKernels narrow_gemm_scalar = {"scalar", 4,       kTokens, dot<half_to_float>, dot<bfloat16_to_float>,
+const NarrowGemmKernels narrow_gemm_scalar = {"scalar", kRows,   kTokens, dot<half_to_float>, dot<bfloat16_to_float>,
                                               dot_i8,   widen_i8};
 
 }  // namespace lutra
