@@ -11,12 +11,10 @@ namespace {
 constexpr int64_t kPanelTokens = 256;
 constexpr int64_t kLine = AlignedBuffer::kAlignment;
 // One parallel region stays near this many multiply-adds a lane, so that others wait for milliseconds at most.
-constexpr int64_t kRegionProducts = int64_t{1} << 28;
+constexpr int64_t kTilesProducts = int64_t{1} << 28;
 constexpr int64_t kPartsPerLane = 8;
 // Handing a part to another lane costs as much as some ten thousand of them.
-constexpr int64_t kPartProducts = int64_t{1} << 16;
-// Sleeping lanes are woken for parts of so many before one is measured.
-constexpr int64_t kLongPartProducts = int64_t{1} << 22;
+constexpr int64_t kLeastProducts = int64_t{1} << 16;
 
 int64_t batch_of(const LutPanelKernels* panels, int64_t tokens) {
   return std::min(panels ? kPanelTokens : kLutTableTokens, tokens);
@@ -99,14 +97,14 @@ bool LutActivations::multiply(Context& context, const uint8_t* memory, size_t fi
   for (const PackedView& weight : weights) tiles += weight.layout.tiles();
   const int64_t together = panels_ ? kPanelTiles : 1;
   const int64_t tile_products = kLutTileRows * weights[0].layout.cols * tokens;
-  const int64_t region = context.lanes() * std::max<int64_t>(1, kRegionProducts / tile_products);
+  const int64_t region = context.lanes() * std::max<int64_t>(1, kTilesProducts / tile_products);
   for (int64_t begin = 0; begin < tiles; begin += region) {
     const int64_t count = std::min(region, tiles - begin);
-    const int64_t least = std::max<int64_t>(1, kPartProducts / tile_products);
+    const int64_t least = std::max<int64_t>(1, kLeastProducts / tile_products);
     const int64_t wanted = round_up(std::max(least, count / (context.lanes() * kPartsPerLane)), together);
     // Wide rows leave few tiles to a region: tiles share a pass where that leaves no lane without one.
     const int64_t per_part = panels_ ? std::min(wanted, ceil_div(count, context.lanes())) : wanted;
-    const PartLength length = per_part * tile_products < kLongPartProducts ? PartLength::kUnknown : PartLength::kLong;
+    const PartLength length = part_length(per_part * tile_products);
     const bool done = context.parallel(ceil_div(count, per_part), length, [&](int64_t part) {
       const LaneScratch::Slot slot(lanes);
       const int64_t from = begin + part * per_part;

@@ -54,7 +54,7 @@ Status product_of_few(Context& context, int64_t n, int64_t m, int64_t k, const f
   const RowsInPlace in_place{b};
   const int64_t group = in_place.group();
   const int64_t part_rows = round_up(std::max<int64_t>(1, kPartBytes / (k * in_place.element_bytes())), group);
-  return finished(context.parallel(ceil_div(m, part_rows), [&](int64_t part) {
+  return finished(context.parallel_in_turns(ceil_div(m, part_rows), n * part_rows * k, [&](int64_t part) {
     const int64_t end = std::min(m, (part + 1) * part_rows);
     for (int64_t r = part * part_rows; r < end; r += group)
       for (int64_t t = 0; t < n; t += in_place.tokens())
@@ -91,10 +91,12 @@ class BlockedProduct {
 
     LaneScratch lanes(context, reinterpret_cast<uint8_t*>(packed) + packed_bytes, slot_bytes);
     const int64_t column_blocks = ceil_div(m_, kGemmBlock);
-    // Few column blocks: split the rows as well, so that every lane has a part.
-    const int64_t splits = std::clamp<int64_t>(ceil_div(4 * context.lanes(), column_blocks), 1, row_tiles);
-    const int64_t split_tiles = ceil_div(row_tiles, splits);
-    return finished(context.parallel(column_blocks * splits, [&](int64_t part) {
+    // Few column blocks, or long ones: split the rows as well, so that every lane has a part and none takes long.
+    const int64_t block_products = padded * kGemmBlock * k_;
+    const int64_t wanted = std::max(ceil_div(4 * context.lanes(), column_blocks), block_products / kPartProducts);
+    const int64_t split_tiles = ceil_div(row_tiles, std::clamp<int64_t>(wanted, 1, row_tiles));
+    const int64_t splits = ceil_div(row_tiles, split_tiles);
+    return finished(context.parallel_in_turns(column_blocks * splits, block_products / splits, [&](int64_t part) {
       const LaneScratch::Slot slot(lanes);
       const int64_t first_tile = part % splits * split_tiles;
       const int64_t end_tile = std::min(row_tiles, first_tile + split_tiles);
