@@ -25,6 +25,8 @@ namespace {
 constexpr std::chrono::microseconds kSpin{50};
 // What regions must take their caller before they wake sleeping lanes: these come some 50 us after a system call.
 constexpr std::chrono::microseconds kWorthWaking{100};
+// A region of so long gives way to callers that wait: it costs two wake-ups.
+constexpr std::chrono::microseconds kLongTurn{500};
 
 // Set while this thread works on a part: a region started there runs inline.
 thread_local bool inside_region = false;
@@ -77,7 +79,9 @@ struct ThreadPool::Shared {
   std::atomic<int> inside{0};    // helping lanes at work on this region
   std::atomic<uint64_t> generation{0};
 
-  std::mutex region;  // one region at a time, first come first served
+  std::mutex region;               // one region at a time
+  std::atomic<int> waiting{0};     // callers at the mutex
+  std::atomic<uint64_t> turns{0};  // regions begun
   // What callers worked without sleeping lanes in regions that followed each other within kSpin, and when the last of
   // them ended. Under `region`.
   Clock::duration spent{0};
@@ -131,6 +135,23 @@ struct ThreadPool::Shared {
     if (!sleeping) return;
     ended = Clock::now();
     spent += ended - start;
+  }
+
+  // A caller whose regions follow each other would take the mutex again before one that waits for it has woken: after
+  // a long region it lets that one begin. Short ones do not pay for this.
+  template <typename Run>
+  void take_turn(Run&& run) {
+    waiting.fetch_add(1);
+    std::unique_lock lock(region);
+    waiting.fetch_sub(1);
+    const uint64_t turn = turns.fetch_add(1) + 1;
+    turns.notify_all();
+    const bool contended = waiting.load() > 0;
+    const Clock::time_point start = contended ? Clock::now() : Clock::time_point();
+    run();
+    if (!contended || Clock::now() - start < kLongTurn || waiting.load() == 0) return;
+    lock.unlock();
+    turns.wait(turn);
   }
 
   // Waits until `generation` moves on from `seen`. Returns false when the pool is stopping.
@@ -212,27 +233,28 @@ bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* can
     return !(cancel && cancel->cancelled());
   }
 
-  std::lock_guard region(shared_->region);
   Shared& s = *shared_;
-  // Lanes that came late for the last region have left before the new one is written.
-  s.seats.store(0);
-  while (s.inside.load() != 0) relax();
-  s.function = function;
-  s.context = context;
-  s.cancel = cancel;
-  s.parts = parts;
-  s.next.store(0);
-  const int wanted = max_lanes > 0 && max_lanes < lanes() ? max_lanes : lanes();
-  const int64_t useful = parts < wanted ? parts : wanted;
-  s.seats.store(static_cast<int>(useful) - 1);
-  {
-    std::lock_guard lock(s.mutex);
-    s.generation.fetch_add(1);
-  }
-  s.lead(length);
-  // Nobody may start a part after this: the body lives on the caller's stack.
-  s.seats.store(0);
-  while (s.inside.load() != 0) relax();
+  s.take_turn([&] {
+    // Lanes that came late for the last region have left before the new one is written.
+    s.seats.store(0);
+    while (s.inside.load() != 0) relax();
+    s.function = function;
+    s.context = context;
+    s.cancel = cancel;
+    s.parts = parts;
+    s.next.store(0);
+    const int wanted = max_lanes > 0 && max_lanes < lanes() ? max_lanes : lanes();
+    const int64_t useful = parts < wanted ? parts : wanted;
+    s.seats.store(static_cast<int>(useful) - 1);
+    {
+      std::lock_guard lock(s.mutex);
+      s.generation.fetch_add(1);
+    }
+    s.lead(length);
+    // Nobody may start a part after this: the body lives on the caller's stack.
+    s.seats.store(0);
+    while (s.inside.load() != 0) relax();
+  });
   return !(cancel && cancel->cancelled());
 }
 

@@ -124,12 +124,59 @@ static int parts_of_others_in_stream(ThreadPool& pool, int regions, std::chrono:
   return others.load();
 }
 
+// Whether `regions` regions one right after the other, each shorter than what is worth waking for, make the next one
+// wake a lane after its first part: its second part gives a lane that was woken the time to come and take the third.
+static bool wakes_after_stream(ThreadPool& pool, int regions) {
+  using Clock = std::chrono::steady_clock;
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  const auto work = [] {
+    for (const Clock::time_point end = Clock::now() + std::chrono::microseconds(10); Clock::now() < end;) continue;
+  };
+  const std::thread::id caller = std::this_thread::get_id();
+  for (int i = 0; i < regions; ++i) CHECK(pool.run(8, 0, nullptr, [&](int64_t) { work(); }));
+  std::atomic<bool> helped{false};
+  CHECK(pool.run(3, 0, nullptr, [&](int64_t part) {
+    work();
+    if (std::this_thread::get_id() != caller) helped = true;
+    for (int i = 0; part == 1 && i < 100 && !helped; ++i) std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }));
+  return helped;
+}
+
+// A machine that is busy may keep lanes from falling asleep, or break a stream; not every time, and not most of the
+// time.
 LUTRA_TEST(core, a_stream_of_short_regions_wakes_lanes) {
   ThreadPool pool(2);
-  bool helped = false;
-  for (int i = 0; i < 50 && !helped; ++i)
-    helped = parts_of_others_in_stream(pool, 100, std::chrono::microseconds(0)) > 0;
-  CHECK(helped);
+  constexpr int kTries = 21;
+  int after_stream = 0;
+  int alone = 0;
+  for (int i = 0; i < kTries; ++i) {
+    after_stream += wakes_after_stream(pool, 3);
+    alone += wakes_after_stream(pool, 0);
+  }
+  CHECK(after_stream > kTries * 2 / 3);
+  CHECK(alone < kTries);
+}
+
+// Another caller's regions come between those of one whose long regions follow each other.
+LUTRA_TEST(core, a_caller_without_pause_gives_way) {
+  ThreadPool pool(2);
+  constexpr int kRegions = 200;
+  std::atomic<bool> begun{false};
+  std::atomic<int> left{kRegions};
+  int left_after_turn = 0;
+  std::thread other([&] {
+    while (!begun) std::this_thread::yield();
+    for (int turn = 0; turn < 3; ++turn) CHECK(pool.run(2, 0, nullptr, [](int64_t) {}));
+    left_after_turn = left;
+  });
+  for (; left > 0; --left)
+    CHECK(pool.run(2, 0, nullptr, [&](int64_t) {
+      begun = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }));
+  other.join();
+  CHECK(left_after_turn > kRegions * 3 / 4);
 }
 
 LUTRA_TEST(core, short_regions_far_apart_wake_nobody) {
