@@ -21,10 +21,7 @@ for isa in neoni8mm neondot; do
   echo "qemu: aarch64, max, $isa"
   LUTRA_ISA=$isa qemu-aarch64 -cpu max build/aarch64/lutra_test lut_gemm
 done
-[ -x build/cmake/lutra_test ] || {
-  cmake -S . -B build/native
-  cmake --build build/native --target lutra_test
-}
-test -x build/cmake/lutra_test && binary=build/cmake/lutra_test || binary=build/native/lutra_test
+cmake -S . -B build/native
+cmake --build build/native --target lutra_test
 echo "qemu: x86-64, Nehalem"
-qemu-x86_64 -cpu Nehalem "$binary"
+qemu-x86_64 -cpu Nehalem build/native/lutra_test
