@@ -1,4 +1,6 @@
+export { HeadHessianCollector, RowHessianCollector, valueRowHessians } from './attention-statistics.js';
 export { type Corpus, type CorpusSource, readCorpus, requireSource } from './corpus.js';
 export { HessianCollector } from './hessians.js';
 export { Random } from './random.js';
+export { rotaryMean } from './rotary-mean.js';
 export { drawWindows, tokenizeCorpus, type WindowOptions } from './windows.js';

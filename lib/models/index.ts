@@ -11,6 +11,8 @@ export {
   untied,
 } from './graph.js';
 export {
+  type AttentionInputs,
+  type AttentionTap,
   type BlockActivations,
   type BlockCache,
   BlockScratch,
@@ -21,6 +23,7 @@ export {
   recordEmbedding,
   recordHead,
   recordPart,
+  recordQueriesAndKeys,
   type Tap,
 } from './llama.js';
 export {

@@ -14,6 +14,19 @@ export interface BlockCache {
 /** Called where the input activation of a tap id has been recorded: f32 [n, inFeatures], overwritten later in the step. */
 export type Tap = (input: string, x: Tensor, program: Program) => void;
 
+/** What attention works on, before it is overwritten later in the step; f32 with n rows each. */
+export interface AttentionInputs {
+  /** [n, hiddenSize]: what the query, key and value projections read. */
+  readonly x: Tensor;
+  /** [n, heads * headDim], rotated. */
+  readonly q: Tensor;
+  /** [n, kvHeads * headDim], rotated. */
+  readonly keys: Tensor;
+}
+
+/** Called where the rotated queries and keys of a block have been recorded. */
+export type AttentionTap = (inputs: AttentionInputs, program: Program) => void;
+
 /** What one block works on in one step of n tokens. */
 export interface BlockStep {
   /** f32 [n, hiddenSize]: the residual stream, updated in place. */
@@ -25,6 +38,7 @@ export interface BlockStep {
   /** Of the block's linear layers. */
   readonly products: ProductOptions;
   readonly tap?: Tap | undefined;
+  readonly attentionTap?: AttentionTap | undefined;
 }
 
 /** What a block makes of n tokens, f32 with n rows each, in the order of the data flow. */
@@ -127,6 +141,22 @@ function recordAttention(
   program.add(added, hidden);
 }
 
+/** Records no more of a block than `attentionTap` sees. Leaves `step.hidden` as it is. */
+export function recordQueriesAndKeys(
+  program: Program,
+  config: LlamaConfig,
+  block: BlockGraph,
+  weights: ReadonlyMap<string, Weight>,
+  { hidden, scratch: { normed, q, k }, cosSin, products, attentionTap }: BlockStep,
+): void {
+  const { headDim, normEpsilon } = config;
+  const roles = rolesOf(block);
+  program.rmsNorm(hidden, denseWeight(weights, block.attentionNorm), normEpsilon, normed);
+  recordLinears(program, [roles.q, roles.k], weights, normed, [q, k], products);
+  program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
+  attentionTap?.({ x: normed, q, keys: k }, program);
+}
+
 function recordFeedForward(
   program: Program,
   config: LlamaConfig,
@@ -151,7 +181,10 @@ function recordMixing(
   config: LlamaConfig,
   block: BlockGraph,
   weights: ReadonlyMap<string, Weight>,
-  step: Pick<BlockStep, 'scratch' | 'cache' | 'cosSin' | 'products'> & { x: Tensor; sequenceLength?: number },
+  step: Pick<BlockStep, 'scratch' | 'cache' | 'cosSin' | 'products' | 'attentionTap'> & {
+    x: Tensor;
+    sequenceLength?: number;
+  },
 ): void {
   const { x, scratch, cache, cosSin, products } = step;
   const { heads, kvHeads, headDim, slidingWindow: window } = config;
@@ -159,6 +192,7 @@ function recordMixing(
   recordLinears(program, [roles.q, roles.k, roles.v], weights, x, [scratch.q, scratch.k, scratch.v], products);
   for (const { q, k, v, attended } of sequencesOf(scratch, x.shape[0] ?? 0, step.sequenceLength)) {
     program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
+    step.attentionTap?.({ x, q, keys: k }, program);
     program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
     program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
   }

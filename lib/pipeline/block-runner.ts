@@ -1,4 +1,5 @@
 import {
+  type AttentionTap,
   type BlockCache,
   type BlockGraph,
   BlockScratch,
@@ -6,6 +7,7 @@ import {
   type LlamaConfig,
   recordBlock,
   recordEmbedding,
+  recordQueriesAndKeys,
   ropeTable,
   type Tap,
 } from '../models/index.js';
@@ -21,7 +23,11 @@ export interface RunOptions {
 
 export interface BlockPass {
   /** Records what the block's linear layers read. */
-  tap?: Tap;
+  tap?: Tap | undefined;
+  /** Records what its attention works on. */
+  attentionTap?: AttentionTap | undefined;
+  /** Nothing of the block is run but what `attentionTap` sees; not with `keep`. */
+  attentionOnly?: boolean | undefined;
   /** Whether the block's result replaces its input in the store. */
   keep: boolean;
   /** Called when a window, counted from 1, is through. */
@@ -37,7 +43,7 @@ export class BlockRunner {
 
   constructor(
     private readonly config: LlamaConfig,
-    sequenceLength: number,
+    readonly sequenceLength: number,
     private readonly windows: number,
     private readonly store: ActivationStore,
     private readonly options: RunOptions,
@@ -63,7 +69,7 @@ export class BlockRunner {
 
   /** Runs every window through a block in fp32. */
   async run(block: BlockGraph, weights: ReadonlyMap<string, Weight>, pass: BlockPass): Promise<void> {
-    using program = this.#record(block, weights, pass.tap);
+    using program = this.#record(block, weights, pass);
     for (let window = 0; window < this.windows; window++) {
       await this.store.read(window, this.#hidden);
       await program.runAsync({ ...this.options, position: 0 });
@@ -87,7 +93,7 @@ export class BlockRunner {
           inputs.set(input, kept);
           program.cacheAppend(x, kept.rows(index * length, (index + 1) * length));
         };
-        using program = this.#record(block, weights, tap);
+        using program = this.#record(block, weights, { tap });
         await this.store.read(Math.floor((index * this.windows) / count), this.#hidden);
         await program.runAsync({ ...this.options, position: 0 });
       }
@@ -98,15 +104,21 @@ export class BlockRunner {
     }
   }
 
-  #record(block: BlockGraph, weights: ReadonlyMap<string, Weight>, tap: Tap | undefined): Program {
+  #record(
+    block: BlockGraph,
+    weights: ReadonlyMap<string, Weight>,
+    { tap, attentionTap, attentionOnly }: Pick<BlockPass, 'tap' | 'attentionTap' | 'attentionOnly'>,
+  ): Program {
     const program = new Program();
-    recordBlock(program, this.config, block, weights, {
+    const record = attentionOnly ? recordQueriesAndKeys : recordBlock;
+    record(program, this.config, block, weights, {
       hidden: this.#hidden,
       scratch: this.#scratch,
       cache: this.#cache,
       cosSin: this.#cosSin,
       products: { mode: 'exact' },
       tap,
+      attentionTap,
     });
     return program;
   }

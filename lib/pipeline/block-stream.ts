@@ -1,5 +1,5 @@
-import { HessianCollector } from '../calibration/index.js';
-import type { BlockGraph, LinearNode } from '../models/index.js';
+import { HessianCollector, RowHessianCollector } from '../calibration/index.js';
+import { type BlockGraph, type LinearNode, rolesOf } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
 import {
   asFloat32,
@@ -11,6 +11,7 @@ import {
 } from '../quantization/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
+import { type AttentionStatistics, attentionStatistics, headStatistics } from './attention-statistics.js';
 import { BlockRunner } from './block-runner.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import type { JobContext, LayerWriter } from './layer-writer.js';
@@ -91,60 +92,83 @@ async function quantizeBlock(work: BlockWork): Promise<void> {
   const { recipe } = work.context;
   const needed = needsOf(recipe).includes('hessian');
   const sequential = isSequential(recipe);
-  let collector: HessianCollector | null = null;
+  let collected: Collected | null = null;
   try {
     for (const [input, nodes] of byInput(work.block.linears)) {
-      if (needed && (sequential || !collector)) {
-        collector?.dispose();
-        collector = await collectHessians(work, sequential ? input : null);
+      if (needed && (sequential || !collected)) {
+        collected?.dispose();
+        collected = await collectStatistics(work, sequential ? input : null);
       }
-      const taken = collector?.take(input);
+      const taken = collected?.hessians.take(input);
       try {
-        await quantizeLayers(work, nodes, taken ?? {}, input);
+        const { rows = null } = nodes.includes(rolesOf(work.block).q) ? (collected ?? {}) : {};
+        using attention = rows && (await attentionStatistics(work, rows));
+        await quantizeLayers(work, nodes, taken ?? {}, { input, attention });
       } finally {
         taken?.hessian.dispose();
       }
     }
   } finally {
-    collector?.dispose();
+    collected?.dispose();
   }
 }
 
-/** The Hessians of one input, or of everything that the block's linear layers read, in a pass with the block as it is now. */
-async function collectHessians(
-  { block, weights, runner, context, step }: BlockWork,
+/** The statistics of a block, as they were collected. */
+interface Collected {
+  hessians: HessianCollector;
+  /** Of the query and key projections, where the method asks for them. */
+  rows: RowHessianCollector | null;
+  dispose(): void;
+}
+
+/** The statistics of one input, or of everything that the block's linear layers read, in a pass with the block as it is now. */
+async function collectStatistics(
+  { source, block, weights, runner, context, step }: BlockWork,
   only: string | null,
-): Promise<HessianCollector> {
-  const collector = new HessianCollector(only);
+): Promise<Collected> {
+  const hessians = new HessianCollector(only);
+  const rows = needsOf(context.recipe).includes('attention') ? new RowHessianCollector(source.graph.config) : null;
+  const dispose = () => {
+    hessians.dispose();
+    rows?.dispose();
+  };
   try {
     await runner.run(block, weights, {
-      tap: collector.tap,
+      tap: hessians.tap,
+      attentionTap: rows?.tap,
       keep: false,
       onWindow: (window) => {
-        collector.ran();
+        hessians.ran();
         context.report({ phase: 'collect', ...step, window });
       },
     });
-    return collector;
+    return { hessians, rows, dispose };
   } catch (error) {
-    collector.dispose();
+    dispose();
     throw error;
   }
 }
 
 /** Layers that share their input. */
 async function quantizeLayers(
-  { block, weights, layers, context }: BlockWork,
+  work: BlockWork,
   nodes: readonly LinearNode[],
   statistics: Statistics,
-  input: string,
+  { input, attention }: { input: string; attention: AttentionStatistics | null },
 ): Promise<void> {
+  const { block, weights, layers, context } = work;
+  const { tokens = null } = statistics;
   const prepared = await prepareInputs(context.recipe, statistics, { ...context, where: input });
-  const inputs = { ...prepared, statistics, tokens: statistics.tokens ?? null };
+  const byHead = (node: LinearNode) => node === rolesOf(block).v && attention?.headHessians === true;
   try {
-    for (const node of nodes) {
+    // Hessians of heads are collected with the queries and keys of the original weights: what needs them goes first.
+    for (const node of [...nodes].sort((a, b) => Number(byHead(b)) - Number(byHead(a)))) {
       const original = weights.get(node.name) as Tensor;
-      using solved = await layers.solve(block, node, original, inputs);
+      const rowHessian = attention?.rowHessians.get(node);
+      const inputs = { ...prepared, statistics: { ...statistics, rowHessian }, tokens };
+      using solved = byHead(node)
+        ? await layers.solveHeads(block, node, original, { heads: headStatistics(work, rowHessian, tokens), tokens })
+        : await layers.solve(block, node, original, inputs);
       using packed = await layers.write(solved);
       weights.set(node.name, await unpacked(packed, context));
       original.dispose();

@@ -3,12 +3,15 @@ import type { CheckpointWriter } from '../formats/index.js';
 import type { BlockGraph, LinearNode } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
 import {
+  type Call,
   disposeSolved,
+  type HeadStatistics,
   type PreparedInputs,
   pack,
   type Recipe,
   type SolvedMatrix,
   type Statistics,
+  solveHeads,
   solveMatrix,
   type TensorSource,
   type Warning,
@@ -62,8 +65,32 @@ export class LayerWriter {
 
   /** @throws `LUTRA_E_STRICT` for a warning in a strict job, and what the method throws */
   async solve(block: BlockGraph, node: LinearNode, w: Tensor, inputs: LayerInputs): Promise<SolvedNode> {
-    const { recipe, threads, signal } = this.context;
-    const solved = await solveMatrix(w, recipe, inputs, { threads, signal, where: node.name });
+    const solved = await solveMatrix(w, this.context.recipe, inputs, this.#call(node));
+    return this.#solvedNode(block, node, w, { ...solved, tokens: inputs.tokens });
+  }
+
+  /** The same for a layer whose heads have statistics of their own. */
+  async solveHeads(
+    block: BlockGraph,
+    node: LinearNode,
+    w: Tensor,
+    inputs: { heads: AsyncIterable<HeadStatistics>; tokens: number | null },
+  ): Promise<SolvedNode> {
+    const solved = await solveHeads(w, this.context.recipe, inputs.heads, this.#call(node));
+    return this.#solvedNode(block, node, w, { ...solved, tokens: inputs.tokens });
+  }
+
+  #call({ name }: LinearNode): Call {
+    const { threads, signal } = this.context;
+    return { threads, signal, where: name };
+  }
+
+  #solvedNode(
+    block: BlockGraph,
+    node: LinearNode,
+    w: Tensor,
+    solved: SolvedMatrix & { tokens: number | null },
+  ): SolvedNode {
     const { report } = solved;
     const original = this.context.onLayer ? w.reshape(w.shape) : null;
     const dispose = () => {
@@ -86,7 +113,7 @@ export class LayerWriter {
       layers: this.layers,
       relativeError: report.relativeError,
     });
-    return { ...solved, node, tokens: inputs.tokens, original, [Symbol.dispose]: dispose };
+    return { ...solved, node, original, [Symbol.dispose]: dispose };
   }
 
   /** @returns the packed weights, written already; the caller's to dispose. */

@@ -1,4 +1,5 @@
 export { refuseNonFinite } from './finite.js';
+export type { HeadStatistics } from './joined-rows.js';
 export type {
   BlockSample,
   BlockTransform,
@@ -37,6 +38,7 @@ export {
   type QuantizeOptions,
   quantize,
   type SolvedMatrix,
+  solveHeads,
   solveMatrix,
 } from './quantize.js';
 export { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
