@@ -43,6 +43,7 @@ export {
 } from './ops/index.js';
 export {
   type CalibrationJob,
+  type FinetuneResult,
   type LayerResult,
   type Manifest,
   type Progress,

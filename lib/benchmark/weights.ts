@@ -1,4 +1,3 @@
-import { setImmediate as turn } from 'node:timers/promises';
 import { dequantize, Program } from '../ops/index.js';
 import {
   codesBytes,
@@ -13,13 +12,7 @@ import { Random } from './random.js';
 import { normalizedMeanSquaredError } from './statistics.js';
 
 /** Weights rotated over in `cold`: more than any cache holds. */
-export const coldBytes = 1.05e9;
-/** Matrices rotated over at most. Each is several objects and allocations, which for tiny ones outweigh their bytes. */
-const coldMatrices = 4096;
-/** Matrices of so many bytes that `cold` rotates over: fewer than coldBytes holds where they are tiny. */
-export const coldCount = (bytes: number): number => Math.min(coldMatrices, Math.ceil(coldBytes / bytes));
-/** Milliseconds after which making weights lets the event loop turn. */
-const turnMilliseconds = 20;
+const coldBytes = 1.05e9;
 /** Rows and tokens at most that a result is checked on. */
 const checkedRows = 64;
 const checkedTokens = 16;
@@ -30,35 +23,13 @@ export class Weights {
   readonly #layout: QuantizedLayout;
   readonly #rows: { row: number; weights: Float32Array }[];
 
-  private constructor(layout: QuantizedLayout, matrices: readonly [QuantizedTensor, ...QuantizedTensor[]]) {
-    this.#layout = layout;
-    this.#rows = sampledRows(matrices[0]);
-    this.matrices = matrices;
-  }
-
-  /**
-   * @param rank of the sub-branch; 0 for none
-   * @throws the signal's reason, with nothing left behind
-   */
-  static async make(layout: QuantizedLayout, rank: number, cold: boolean, signal?: AbortSignal): Promise<Weights> {
+  /** @param rank of the sub-branch; 0 for none */
+  constructor(layout: QuantizedLayout, rank: number, cold: boolean) {
     const first = randomMatrix(layout, rank, new Random(layout.bits));
-    const matrices: [QuantizedTensor, ...QuantizedTensor[]] = [first];
-    try {
-      const copy = cold ? copierOf(first) : null;
-      let begin = performance.now();
-      while (copy && matrices.length < coldCount(first.byteLength)) {
-        if (performance.now() - begin > turnMilliseconds) {
-          await turn();
-          signal?.throwIfAborted();
-          begin = performance.now();
-        }
-        matrices.push(copy());
-      }
-      return new Weights(layout, matrices);
-    } catch (error) {
-      for (const matrix of matrices) matrix.dispose();
-      throw error;
-    }
+    const copies = cold ? Math.ceil(coldBytes / first.byteLength) : 1;
+    this.#layout = layout;
+    this.#rows = sampledRows(first);
+    this.matrices = [first, ...copiesOf(first, copies - 1)];
   }
 
   /** Bytes of one matrix. */
@@ -149,7 +120,7 @@ function randomSubBranch({ rows, cols }: QuantizedLayout, rank: number, random: 
 }
 
 /** The same numbers in memory of their own. */
-function copierOf(matrix: QuantizedTensor): () => QuantizedTensor {
+function copiesOf(matrix: QuantizedTensor, count: number): QuantizedTensor[] {
   const copier = (tensor: Tensor) => {
     const data = tensor.read();
     return () => Tensor.copyOf(data, tensor.shape, tensor.dtype);
@@ -157,8 +128,8 @@ function copierOf(matrix: QuantizedTensor): () => QuantizedTensor {
   const { layout, subBranch } = matrix;
   const [codes, scales, offsets] = [copier(matrix.codes), copier(matrix.scales), copier(matrix.offsets as Tensor)];
   const [a, b] = subBranch ? [copier(subBranch.a), copier(subBranch.b)] : [];
-  return () => {
+  return Array.from({ length: count }, () => {
     const pair = a && b ? { a: a(), b: b(), aScales: null, bScales: null } : null;
     return new QuantizedTensor(layout, codes(), scales(), offsets(), { subBranch: pair });
-  };
+  });
 }

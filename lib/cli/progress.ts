@@ -62,6 +62,8 @@ function describe(event: Event): { what: string; share: number } {
       return { what: `calibrating on ${counted(event.windows, 'window')} of ${event.sequenceLength} tokens`, share: 0 };
     case 'embed':
       return { what: 'embedding the calibration text', share: event.window / event.windows };
+    case 'target':
+      return { what: `${blockOf(event)}: running the original block`, share: shareOf(event, 0) };
     case 'collect':
       return {
         what: `${blockOf(event)}: collecting Hessians`,
@@ -73,6 +75,11 @@ function describe(event: Event): { what: string; share: number } {
       return {
         what: `${event.layer}: relative error ${event.relativeError.toExponential(2)}`,
         share: event.index / event.layers,
+      };
+    case 'finetune':
+      return {
+        what: `${blockOf(event)}: ${event.method}, epoch ${event.epoch} of ${event.epochs}, loss ${event.loss.toExponential(2)}`,
+        share: shareOf(event, (1 + event.epoch / event.epochs) / 2),
       };
     case 'advance':
       return { what: `${blockOf(event)}: feeding the next block`, share: shareOf(event, event.window / event.windows) };

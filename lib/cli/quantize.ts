@@ -103,9 +103,15 @@ function render(result: QuantizationResult): string {
   const warnings = result.layers.flatMap((layer) =>
     layer.warnings.map((warning) => `! ${layer.name}: ${warning.message}`),
   );
+  const tuned = result.finetune.map(
+    ({ block, method, lossBefore, lossAfter }) =>
+      `${method}, block ${block}: squared error ${lossBefore.toExponential(2)}, then ${lossAfter.toExponential(2)}`,
+  );
   const summary =
     `${result.out}: ${megabytes(result.bytes)}, ${result.bitsPerWeight.toFixed(3)} bits per weight, ` +
     `${result.bitsPerParameter.toFixed(3)} bits per parameter, ${result.seconds.toFixed(1)} s, ` +
     `peak memory ${megabytes(result.peakRssBytes)}`;
-  return [table(['layer', 'relative error', 'damping', 'dead', 'tokens'], rows), ...warnings, summary].join('\n');
+  return [table(['layer', 'relative error', 'damping', 'dead', 'tokens'], rows), ...warnings, ...tuned, summary].join(
+    '\n',
+  );
 }

@@ -12,7 +12,7 @@ export const weightKindIds = { uniform: 0, planes: 1 } as const;
 export const offsetKindIds = { none: 0, zeroCode: 1, real: 2 } as const;
 
 /** What a group's numbers are (quantize/levels.h), and where BCQ starts (quantize/bcq.h). */
-export const levelKindIds = { zeroCode: 0, realOffset: 1, planes: 2 } as const;
+export const levelKindIds = { zeroCode: 0, realOffset: 1, planes: 2, centredPlanes: 3 } as const;
 export const bcqStartIds = { greedy: 0, grid: 1, best: 2 } as const;
 
 /** Accuracy modes (ops/lut_gemm.h). */
@@ -105,7 +105,6 @@ export const taskIds = {
   quadraticFormOfHeads: 47,
   refineScales: 48,
   learnRounding: 49,
-  gptqDynamicPass: 50,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -73,7 +73,6 @@ export async function* headStatistics(
       await runner.run(block, weights, {
         attentionTap: collector.tap,
         attentionOnly: true,
-        keep: false,
         onWindow: (window) => context.report({ phase: 'collect', ...step, window }),
       });
       for (let head = 0; head < count; head++) {

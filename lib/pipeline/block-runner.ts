@@ -26,10 +26,10 @@ export interface BlockPass {
   tap?: Tap | undefined;
   /** Records what its attention works on. */
   attentionTap?: AttentionTap | undefined;
-  /** Nothing of the block is run but what `attentionTap` sees; not with `keep`. */
+  /** Nothing of the block is run but what `attentionTap` sees; not with `into`. */
   attentionOnly?: boolean | undefined;
-  /** Whether the block's result replaces its input in the store. */
-  keep: boolean;
+  /** Where the block's results go: the runner's own store makes them the next inputs. */
+  into?: ActivationStore | undefined;
   /** Called when a window, counted from 1, is through. */
   onWindow(window: number): void;
 }
@@ -73,7 +73,7 @@ export class BlockRunner {
     for (let window = 0; window < this.windows; window++) {
       await this.store.read(window, this.#hidden);
       await program.runAsync({ ...this.options, position: 0 });
-      if (pass.keep) await this.store.write(window, this.#hidden);
+      await pass.into?.write(window, this.#hidden);
       pass.onWindow(window + 1);
     }
   }

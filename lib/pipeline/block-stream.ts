@@ -12,9 +12,10 @@ import {
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
 import { type AttentionStatistics, attentionStatistics, headStatistics } from './attention-statistics.js';
+import { finetuneBlock } from './block-finetune.js';
 import { BlockRunner } from './block-runner.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
-import type { JobContext, LayerWriter } from './layer-writer.js';
+import type { JobContext, LayerWriter, SolvedNode } from './layer-writer.js';
 import { transformBlock } from './transform-block.js';
 
 /** Methods that need no statistics: one matrix after another. */
@@ -35,7 +36,7 @@ export async function streamMatrices(source: TensorSource, layers: LayerWriter, 
 }
 
 /**
- * Methods that need Hessians: block after block. A block's Hessians are those of its original weights, or, for a sequential
+ * Methods that need the inputs of layers or blocks: block after block. A block's Hessians are those of its original weights, or, for a sequential
  * method, of those before a layer quantized; its inputs are those that the quantized blocks before it give (GPTQ, arXiv
  * 2210.17323, section 4). One block of weights is in memory at a time.
  */
@@ -43,12 +44,12 @@ export async function streamBlocks(
   source: TensorSource,
   layers: LayerWriter,
   calibration: CalibrationInputs,
-  store: ActivationStore,
+  stores: ActivationStores,
   context: JobContext,
 ): Promise<void> {
   const { graph } = source;
   const { windows, sequenceLength } = calibration;
-  const runner = new BlockRunner(graph.config, sequenceLength, windows.length, store, context);
+  const runner = new BlockRunner(graph.config, sequenceLength, windows.length, stores.inputs, context);
   try {
     using table = await source.load(graph.embedding, context);
     await runner.embed(table, windows, (window) => context.report({ phase: 'embed', window, windows: windows.length }));
@@ -57,13 +58,14 @@ export async function streamBlocks(
       const weights = await loadBlock(source, block, context);
       try {
         const step = { block: block.index + 1, blocks: graph.blocks.length, windows: windows.length };
-        const work = { source, block, weights, runner, layers, context, step };
+        const work = { source, block, weights, runner, stores, layers, context, step };
+        await runOriginal(work);
         await transformBlock(work);
         await quantizeBlock(work);
         await layers.writeDense(block.tensors, weights);
         if (step.block < step.blocks)
           await runner.run(block, weights, {
-            keep: true,
+            into: stores.inputs,
             onWindow: (window) => context.report({ phase: 'advance', ...step, window }),
           });
       } finally {
@@ -75,6 +77,12 @@ export async function streamBlocks(
   }
 }
 
+/** What enters the block at hand and, where blocks are finetuned, what the original block makes of that. */
+export interface ActivationStores {
+  inputs: ActivationStore;
+  targets: ActivationStore | null;
+}
+
 /** What one block is worked on with. */
 export interface BlockWork {
   source: TensorSource;
@@ -82,13 +90,43 @@ export interface BlockWork {
   /** The block's tensors by name; layers that are through have the weights that their packed ones stand for. */
   weights: Map<string, Weight>;
   runner: BlockRunner;
+  stores: ActivationStores;
   layers: LayerWriter;
   context: JobContext;
   step: { block: number; blocks: number; windows: number };
 }
 
-/** Quantizes the block's linear layers, input by input in the order of the data flow, and writes them. */
+/** Keeps what the original block makes of its inputs, where that is what finetuning aims at. */
+async function runOriginal({ block, weights, runner, stores, context, step }: BlockWork): Promise<void> {
+  if (!stores.targets) return;
+  await runner.run(block, weights, {
+    into: stores.targets,
+    onWindow: (window) => context.report({ phase: 'target', ...step, window }),
+  });
+}
+
+/** Quantizes the block's linear layers, finetunes them where the recipe says so, and writes them. */
 async function quantizeBlock(work: BlockWork): Promise<void> {
+  const { inputs, targets } = work.stores;
+  if (!targets) return await solveBlock(work, null);
+  const solved: SolvedNode[] = [];
+  try {
+    await solveBlock(work, solved);
+    await finetuneBlock(work, { solved, inputs, targets });
+    for (const layer of solved) {
+      using packed = await work.layers.write(layer);
+      await replaceWeight(work, layer.node, packed);
+    }
+  } finally {
+    for (const layer of solved) layer[Symbol.dispose]();
+  }
+}
+
+/**
+ * Solves the block's linear layers, input by input in the order of the data flow, and writes them, or keeps them in `solved`
+ * for finetuning.
+ */
+async function solveBlock(work: BlockWork, solved: SolvedNode[] | null): Promise<void> {
   const { recipe } = work.context;
   const needed = needsOf(recipe).includes('hessian');
   const sequential = isSequential(recipe);
@@ -103,7 +141,7 @@ async function quantizeBlock(work: BlockWork): Promise<void> {
       try {
         const { rows = null } = nodes.includes(rolesOf(work.block).q) ? (collected ?? {}) : {};
         using attention = rows && (await attentionStatistics(work, rows));
-        await quantizeLayers(work, nodes, taken ?? {}, { input, attention });
+        await solveLayers(work, nodes, taken ?? {}, { input, attention, solved });
       } finally {
         taken?.hessian.dispose();
       }
@@ -136,7 +174,6 @@ async function collectStatistics(
     await runner.run(block, weights, {
       tap: hessians.tap,
       attentionTap: rows?.tap,
-      keep: false,
       onWindow: (window) => {
         hessians.ran();
         context.report({ phase: 'collect', ...step, window });
@@ -150,11 +187,11 @@ async function collectStatistics(
 }
 
 /** Layers that share their input. */
-async function quantizeLayers(
+async function solveLayers(
   work: BlockWork,
   nodes: readonly LinearNode[],
   statistics: Statistics,
-  { input, attention }: { input: string; attention: AttentionStatistics | null },
+  { input, attention, solved }: { input: string; attention: AttentionStatistics | null; solved: SolvedNode[] | null },
 ): Promise<void> {
   const { block, weights, layers, context } = work;
   const { tokens = null } = statistics;
@@ -166,16 +203,27 @@ async function quantizeLayers(
       const original = weights.get(node.name) as Tensor;
       const rowHessian = attention?.rowHessians.get(node);
       const inputs = { ...prepared, statistics: { ...statistics, rowHessian }, tokens };
-      using solved = byHead(node)
+      const layer = byHead(node)
         ? await layers.solveHeads(block, node, original, { heads: headStatistics(work, rowHessian, tokens), tokens })
         : await layers.solve(block, node, original, inputs);
-      using packed = await layers.write(solved);
-      weights.set(node.name, await unpacked(packed, context));
-      original.dispose();
+      solved?.push(layer);
+      try {
+        using packed = solved ? await layers.pack(layer) : await layers.write(layer);
+        await replaceWeight(work, node, packed);
+      } finally {
+        if (!solved) layer[Symbol.dispose]();
+      }
     }
   } finally {
     prepared.release();
   }
+}
+
+/** From here on the block's layer has the weights that its packed ones stand for. */
+async function replaceWeight({ weights, context }: BlockWork, { name }: LinearNode, packed: QuantizedTensor) {
+  const before = weights.get(name) as Tensor;
+  weights.set(name, await unpacked(packed, context));
+  before.dispose();
 }
 
 function byInput(linears: readonly LinearNode[]): Map<string, LinearNode[]> {

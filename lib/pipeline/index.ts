@@ -1,5 +1,6 @@
 export type {
   CalibrationJob,
+  FinetuneResult,
   LayerResult,
   QuantizationJob,
   QuantizationResult,

@@ -1,5 +1,5 @@
 import type { CorpusSource } from '../calibration/index.js';
-import type { Grid, LayerReport, Recipe, RecipeInput } from '../quantization/index.js';
+import type { FinetuneReport, Grid, LayerReport, Recipe, RecipeInput } from '../quantization/index.js';
 import type { QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { Progress } from './progress.js';
 
@@ -43,7 +43,7 @@ export interface QuantizedLayer {
   packed: QuantizedTensor;
 }
 
-/** What became of one linear layer. */
+/** What became of one linear layer when it was solved; finetuning changes its values later. */
 export interface LayerResult extends LayerReport, Grid {
   name: string;
   /** Calibration tokens in its Hessian; null where the method takes none. */
@@ -58,6 +58,13 @@ export interface TransformResult {
   [what: string]: unknown;
 }
 
+/** What a finetuning method did to one block. */
+export interface FinetuneResult extends FinetuneReport {
+  /** From 0. */
+  block: number;
+  method: string;
+}
+
 export interface QuantizationResult {
   out: string;
   /** Bytes of all tensors as they are stored. */
@@ -70,4 +77,6 @@ export interface QuantizationResult {
   layers: LayerResult[];
   /** Of every block in turn; empty where the recipe has no transform of blocks. */
   transforms: TransformResult[];
+  /** Of every block in turn; empty where the recipe has no finetuning. */
+  finetune: FinetuneResult[];
 }

@@ -17,7 +17,7 @@ import {
   type Warning,
 } from '../quantization/index.js';
 import { type Dtype, type QuantizedTensor, Tensor } from '../tensor/index.js';
-import type { LayerResult, QuantizedLayer, TransformResult } from './job.js';
+import type { FinetuneResult, LayerResult, QuantizedLayer, TransformResult } from './job.js';
 import type { Progress } from './progress.js';
 
 /** What the parts of a job share. */
@@ -49,6 +49,7 @@ export interface SolvedNode extends SolvedMatrix {
 export class LayerWriter {
   readonly results: LayerResult[] = [];
   readonly transforms: TransformResult[] = [];
+  readonly finetune: FinetuneResult[] = [];
   readonly #dense: Map<string, Dtype>;
   #solved = 0;
 
@@ -116,13 +117,18 @@ export class LayerWriter {
     return { ...solved, node, original, [Symbol.dispose]: dispose };
   }
 
+  /** @returns the packed weights as they are now; the caller's to dispose. */
+  async pack({ node, grid, scaleDtype, solution }: SolvedNode): Promise<QuantizedTensor> {
+    return await pack(solution, grid, scaleDtype, this.#call(node));
+  }
+
   /** @returns the packed weights, written already; the caller's to dispose. */
-  async write({ node, grid, scaleDtype, solution, report, tokens, original }: SolvedNode): Promise<QuantizedTensor> {
-    const { threads, signal } = this.context;
+  async write(solved: SolvedNode): Promise<QuantizedTensor> {
+    const { node, grid, report, tokens, original } = solved;
     const { name } = node;
-    const tensor = await pack(solution, grid, scaleDtype, { threads, signal, where: name });
+    const tensor = await this.pack(solved);
     try {
-      await this.writer.put(name, tensor, { signal });
+      await this.writer.put(name, tensor, this.context);
       if (original) await this.context.onLayer?.({ name, original, packed: tensor });
     } catch (error) {
       tensor.dispose();

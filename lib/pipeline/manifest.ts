@@ -6,7 +6,7 @@ import { addon } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import { hashFile } from './hash.js';
-import type { LayerResult, TransformResult } from './job.js';
+import type { FinetuneResult, LayerResult, TransformResult } from './job.js';
 import type { Progress } from './progress.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
@@ -20,6 +20,7 @@ export interface Manifest {
   inputs: Record<string, string>;
   layers: LayerResult[];
   transforms: TransformResult[];
+  finetune: FinetuneResult[];
 }
 
 /** What wrote a result. */

@@ -8,6 +8,8 @@ export type Progress =
   | { phase: 'calibrate'; tokens: number; windows: number; sequenceLength: number }
   /** A window's tokens became activations. */
   | { phase: 'embed'; window: number; windows: number }
+  /** A window went through a block that will be finetuned, in full precision: what comes out is what the block is tuned to. */
+  | { phase: 'target'; block: number; blocks: number; window: number; windows: number }
   /** A window went through a block in fp32; its activations are in the Hessians. A sequential method takes them through once an input. */
   | { phase: 'collect'; block: number; blocks: number; window: number; windows: number }
   /** A transform has changed a block. */
@@ -22,6 +24,8 @@ export type Progress =
       layers: number;
       relativeError: number;
     }
+  /** A finetuning method went over all windows; `loss` is the mean squared error of the block's output that it came to. */
+  | { phase: 'finetune'; block: number; blocks: number; method: string; epoch: number; epochs: number; loss: number }
   /** A window went through the quantized block. */
   | { phase: 'advance'; block: number; blocks: number; window: number; windows: number }
   /** The tensors that stay as they are are being copied and everything is brought to disk. */

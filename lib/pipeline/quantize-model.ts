@@ -12,7 +12,7 @@ import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
 import { checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { ActivationStore } from './activation-store.js';
-import { streamBlocks, streamMatrices } from './block-stream.js';
+import { type ActivationStores, streamBlocks, streamMatrices } from './block-stream.js';
 import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
 import type { QuantizationJob, QuantizationResult } from './job.js';
 import { type JobContext, LayerWriter } from './layer-writer.js';
@@ -21,8 +21,8 @@ import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js'
 import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
 
 /**
- * Quantizes a model directory into a new one: every linear layer of its blocks; embeddings, norms and the output layer stay
- * byte for byte. Methods that need statistics see a block at a time, fed by the quantized blocks before it. The same job
+ * Quantizes a model directory into a new one: every linear layer of its blocks; what no method of the recipe changes stays byte
+ * for byte. Methods that need statistics see a block at a time, fed by the quantized blocks before it. The same job
  * writes the same bytes for every number of threads. Whatever fails, nothing is left behind.
  *
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md; rejects with
@@ -69,6 +69,8 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   }
 }
 
+type Results = Pick<QuantizationResult, 'layers' | 'transforms' | 'finetune'>;
+
 interface Writing {
   source: Checkpoint;
   model: TensorSource;
@@ -81,7 +83,7 @@ async function writeLayers(
   { source, model, plan, writer }: Writing,
   context: JobContext,
   started: number,
-): Promise<Pick<QuantizationResult, 'layers' | 'transforms'>> {
+): Promise<Results> {
   const { graph } = model;
   const { recipe, signal, report } = context;
   const inputs = await hashInputs(source, plan, signal, report);
@@ -89,20 +91,32 @@ async function writeLayers(
   const layers = new LayerWriter(context, writer, linearsOf(graph).length, graph.blocks.length, dense);
   const calibration = needsCalibration(recipe) ? await calibrationOf(job, graph, context) : null;
   if (calibration) {
-    const store = await ActivationStore.create(join(writer.directory, 'activations.scratch'), signal);
-    try {
-      await streamBlocks(model, layers, calibration, store, context);
-    } finally {
-      await store.dispose();
-    }
+    await withStores(writer.directory, context, (stores) => streamBlocks(model, layers, calibration, stores, context));
   } else await streamMatrices(model, layers, context);
   report({ phase: 'finish' });
   await layers.writeRest(model);
-  const results = { layers: layers.results, transforms: layers.transforms };
+  const results = { layers: layers.results, transforms: layers.transforms, finetune: layers.finetune };
   const manifest = manifestOf({ recipe, calibration: calibration?.record ?? null, inputs, ...results });
   const runLog = { seconds: secondsSince(started), peakRssBytes: peakRssBytes() };
   await writer.finish({ 'manifest.json': manifest, 'run-log.json': runLog }, { signal });
   return results;
+}
+
+/** Scratch files in the directory that grows: one for what enters a block, one more where blocks are finetuned. */
+async function withStores(
+  directory: string,
+  { recipe, signal }: JobContext,
+  work: (stores: ActivationStores) => Promise<void>,
+): Promise<void> {
+  const inputs = await ActivationStore.create(join(directory, 'activations.scratch'), signal);
+  let targets: ActivationStore | null = null;
+  try {
+    if (recipe.finetune.length) targets = await ActivationStore.create(join(directory, 'targets.scratch'), signal);
+    await work({ inputs, targets });
+  } finally {
+    await inputs.dispose();
+    await targets?.dispose();
+  }
 }
 
 /** Whether a recipe needs text; others do not read it. */
@@ -132,11 +146,7 @@ async function calibrationOf(
 }
 
 /** Opens what was written: a checkpoint that cannot be read again is none. */
-async function resultOf(
-  out: string,
-  results: Pick<QuantizationResult, 'layers' | 'transforms'>,
-  started: number,
-): Promise<QuantizationResult> {
+async function resultOf(out: string, results: Results, started: number): Promise<QuantizationResult> {
   await using written = await readCheckpoint(out);
   return {
     out,

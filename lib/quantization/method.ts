@@ -149,13 +149,16 @@ export interface LowRank<Options = unknown> {
   fit(input: LowRankInput<Options>, call: Call): Promise<{ solution: Solution; subBranch: SubBranch }>;
 }
 
-/** One linear layer of a block as its solver left it. Values may be changed in place, codes may not. */
+/**
+ * One linear layer of a block as its solver left it. Values may be changed in place, and become another kind of values on the
+ * same tensors; codes may not.
+ */
 export interface SolvedLayer {
   readonly node: LinearNode;
   readonly grid: Grid;
   readonly scaleDtype: ScaleDtype;
   readonly codes: Tensor;
-  readonly values: Values;
+  values: Values;
   readonly subBranch: SubBranch | null;
 }
 
@@ -172,9 +175,13 @@ export interface FinetuneInput<Options> {
   block: BlockGraph;
   /** The block's tensors; norms may be changed in place where the method `trains` them. */
   weights: ReadonlyMap<string, Weight>;
+  /** The type in which a tensor of the block is stored. */
+  dtype(name: string): Dtype;
   layers: readonly SolvedLayer[];
   windows: BlockWindows;
   options: Options;
+  /** To be called after every pass over the windows, with the loss that it led to. */
+  onEpoch(event: { epoch: number; epochs: number; loss: number }): void;
 }
 
 /** What finetuning did to one block: mean squared error of its output, over windows, tokens and channels. */

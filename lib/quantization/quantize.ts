@@ -64,6 +64,7 @@ export async function quantize(
   const { where = 'quantize.w', signal, threads } = options;
   checkThreads(threads ?? 0, 'quantize.threads');
   const full = normalizeRecipe(recipe);
+  refuseFinetune(full);
   const call = { where, signal, threads };
   checkOperands(w, options.statistics ?? {}, where);
   if (full.lowRank && options.statistics?.hessian?.shape.length === 3) throw headsWithLowRank(where);
@@ -79,6 +80,17 @@ export async function quantize(
     if (hessian !== given) hessian?.dispose();
     if (rowHessian !== givenRows) rowHessian?.dispose();
   }
+}
+
+/** Finetuning needs a whole block, with its inputs. */
+function refuseFinetune({ finetune: [first] }: Recipe): void {
+  if (first)
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'one matrix alone cannot be finetuned',
+      where: 'recipe.finetune',
+      found: first.method,
+      hint: 'quantizeModel finetunes the blocks of a model.',
+    });
 }
 
 /** The tensor, or a copy of it in native memory where it is an array that may change or go away during the call. */

@@ -1,4 +1,5 @@
 import { lutraError } from '../errors.js';
+import { decoupleqBlock } from './finetune/decoupleq-block.js';
 import type { Finetune, LowRank, Solver, Transform } from './method.js';
 import { bcq } from './solvers/bcq.js';
 import { boa } from './solvers/boa.js';
@@ -13,7 +14,7 @@ import { hadamard } from './transforms/hadamard.js';
 /** Every method that a recipe may name, by its slot. */
 export const transforms: readonly Transform[] = [hadamard, awq];
 export const solvers: readonly Solver[] = [rtn, hqq, gptq, leanquant, bcq, decoupleq, boa];
-export const finetunes: readonly Finetune[] = [];
+export const finetunes: readonly Finetune[] = [decoupleqBlock];
 export const lowRanks: readonly LowRank[] = [];
 
 /** @throws `LUTRA_E_METHOD` where no method of the list has this name, with the names there are. */

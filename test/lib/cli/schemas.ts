@@ -32,6 +32,7 @@ export const results = {
     peakRssBytes: number,
     layers: z.array(layer),
     transforms: z.array(z.looseObject({ block: number, method: z.string() })),
+    finetune: z.array(z.strictObject({ block: number, method: z.string(), lossBefore: number, lossAfter: number })),
   }),
   eval: z.strictObject({
     perplexity: number,
@@ -84,7 +85,6 @@ export const results = {
         threads: number,
         caches: z.enum(['hot', 'cold', 'idle']),
         matrices: number,
-        rotatedBytes: number,
         gigabytesPerSecond: number,
         readGigabytesPerSecond: number,
         shareOfReadBandwidth: number,

@@ -59,6 +59,7 @@ describe.each([
   { method: 'rtn', bits: 2, groupSize: 32 },
   { method: 'gptq', bits: 3, groupSize: 64 },
   { method: 'gptq', bits: 4, groupSize: -1, symmetric: true },
+  { method: 'rtn', bits: 3, groupSize: 32, finetune: [{ method: 'decoupleq-block', epochs: 1, learningRate: 1e-4 }] },
 ])('the demo model by $method, $bits bits, group $groupSize', (recipe) => {
   const out = join(scratch, `${recipe.method}-${recipe.bits}`);
   beforeAll(() => quantizeModel({ model: demo, out, recipe, calibration }));

@@ -177,7 +177,15 @@ test('the manifest tells what the checkpoint was made from, and no time, path or
   const out = join(scratch, 'told');
   const { layers } = await quantizeModel({ model, out, recipe: gptq, calibration, threads: 2 });
   const manifest = manifestIn(out);
-  expect(Object.keys(manifest)).toEqual(['lutra', 'recipe', 'calibration', 'inputs', 'layers', 'transforms']);
+  expect(Object.keys(manifest)).toEqual([
+    'lutra',
+    'recipe',
+    'calibration',
+    'inputs',
+    'layers',
+    'transforms',
+    'finetune',
+  ]);
   expect(manifest.recipe.solver.method).toBe('gptq');
   const record = { samples: 6, sequenceLength: 32, seed: 4, separator: null, tokens: 3001 };
   expect(manifest.calibration).toMatchObject(record);

@@ -25,7 +25,6 @@ test.each([
   ['rtn', { clipSearch: 'hessian' }],
   ['gptq', {}],
   ['gptq', { actOrder: false }],
-  ['gptq', { actOrder: false, staticGroups: false }],
   ['hqq', {}],
   ['leanquant', {}],
   ['bcq', {}],
