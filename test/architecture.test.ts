@@ -9,7 +9,7 @@ const nativeRanks = [
   ['program', 'quantize'],
   ['linalg'],
   ['ops'],
-  ['kernels', 'device'],
+  ['kernels', 'device', 'cuda'],
   ['packing'],
   ['platform'],
   ['core'],
@@ -35,7 +35,7 @@ const files = execFileSync('git', ['ls-files', '--cached', '--others', '--exclud
 })
   .trim()
   .split('\n');
-const nativeFiles = files.filter((file) => /^native\/.*\.(h|cc)$/.test(file));
+const nativeFiles = files.filter((file) => /^native\/.*\.(h|cc|cu)$/.test(file));
 const libFiles = files.filter((file) => /^lib\/.*\.ts$/.test(file));
 
 const rankOf = (ranks: string[][], room: string) => ranks.findIndex((rooms) => rooms.includes(room));
@@ -45,7 +45,7 @@ function violation(ranks: string[][], from: string, to: string): string | null {
   const [fromRank, toRank] = [rankOf(ranks, from), rankOf(ranks, to)];
   if (fromRank < 0) return `${from} is no room of the map`;
   if (toRank < 0) return `${to} is no room of the map`;
-  if (from === to || fromRank < toRank) return null;
+  if (from === to || fromRank < toRank || (from === 'device' && to === 'cuda')) return null;
   return `${from} must not know ${to}`;
 }
 
@@ -102,6 +102,15 @@ describe('the law of imports', () => {
   it('lets only ops and the kernels themselves include kernels', () => {
     const broken = nativeIncludes().filter(
       ({ room, targetRoom }) => targetRoom === 'kernels' && room !== 'ops' && room !== 'kernels',
+    );
+    expect(broken).toEqual([]);
+  });
+
+  it('reaches the CUDA backend only through its C ABI', () => {
+    const broken = nativeIncludes().filter(
+      ({ room, target, targetRoom }) =>
+        (targetRoom === 'cuda' && room !== 'cuda' && target !== 'cuda/abi.h') ||
+        (room === 'cuda' && !['cuda', 'packing', 'core'].includes(targetRoom)),
     );
     expect(broken).toEqual([]);
   });

@@ -78,11 +78,9 @@ function gram(x: Tensor): number[] {
 const root = join(import.meta.dirname, '..', '..');
 const build = join(root, 'build', 'bench');
 
-/** fp32 operations a second, in 1e9, of one thread or all, from a program of its own (fma_peak.cc). */
-function peakRate(threads: number): number {
-  const rates = JSON.parse(execFileSync(join(build, 'fma_peak'), { encoding: 'utf8' }));
-  return threads === 1 ? rates.oneThread : rates.allThreads;
-}
+/** fp32 operations a second, in 1e9, of so many threads, from a program of its own (fma_peak.cc). */
+const peakRate = (threads: number): number =>
+  JSON.parse(execFileSync(join(build, 'fma_peak'), [String(threads)], { encoding: 'utf8' })).gigaflops;
 
 function buildPeakProgram(): void {
   const cmake = (...args: string[]) =>

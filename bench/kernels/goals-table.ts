@@ -16,6 +16,7 @@ const ratios: Readonly<Record<string, string>> = {
   peak: 'share of the fp32 peak',
   invariant: 'time / without',
   idle: 'time / lanes awake',
+  shared: 'time / three calls',
 };
 
 /** The work of a result without its shape and threads, what is measured and what must be reached. */

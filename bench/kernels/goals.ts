@@ -19,6 +19,8 @@ export type Opponent =
   | { kind: 'ort'; bits: number; kernels: readonly OnnxKernel[] }
   /** The ratio is our time over that of another of our own cases. */
   | { kind: 'own'; other: BenchCase }
+  /** Three products with one x, its activations prepared once: the ratio is our time over that of three calls. */
+  | { kind: 'apart' }
   /** The ratio is the share of the fp32 multiply-add peak. */
   | { kind: 'peak' };
 export type Bound = { atLeast: number } | { atMost: number };
@@ -134,6 +136,14 @@ const costs = bothThreads.flatMap((threads) => [
   againstOwn('idle', { ...usual, threads, caches: 'idle' }, { ...usual, threads }, null),
 ]);
 
+/** As q, k and v share their input. */
+const sharedGoals = bothThreads.flatMap((threads) =>
+  [1, 8].map((tokens): Goal => {
+    const ours: BenchCase = { ...usual, shape: shape('1024x4096'), threads, tokens, mode: 'accurate' };
+    return { name: `shared/${caseName(ours)}`, ours, against: { kind: 'apart' }, bound: null };
+  }),
+);
+
 export const goals: readonly Goal[] = [
   ...coldGoals,
   ...ortGoals,
@@ -142,4 +152,5 @@ export const goals: readonly Goal[] = [
   ...subBranchGoals,
   ...denseGoals,
   ...costs,
+  ...sharedGoals,
 ];

@@ -38,7 +38,7 @@ function cells({ goal, bound, ratio, met, rows }: GoalResult): string[] {
     boundName(bound),
     ratio.median.toFixed(3),
     `${ratio.p10.toFixed(3)}..${ratio.p90.toFixed(3)}`,
-    met === null ? '' : met ? 'met' : 'MISSED',
+    rows.find(({ failure }) => failure !== undefined)?.failure ?? (met === null ? '' : met ? 'met' : 'MISSED'),
     (ours?.milliseconds ?? Number.NaN).toFixed(4),
     (ours?.normalizedMeanSquaredError ?? Number.NaN).toExponential(1),
     theirs ? [theirs.by, 'weights' in theirs ? theirs.weights : '', theirs.mode].join(' ') : '',

@@ -16,14 +16,9 @@ export interface Entry extends Contestant {
   matrices: number;
   /** NMSE of the last measured call's result against fp64. */
   error(): number | Promise<number>;
+  /** Why there is no result, where a peer failed. */
+  failure?: string | null;
   dispose(): void | Promise<void>;
-}
-
-/** Another implementation of the product, measured beside lutra. */
-export interface Peer {
-  /** What it has for a case: none, one or several ways. */
-  entries(one: BenchCase): Promise<Entry[]>;
-  dispose(): Promise<void>;
 }
 
 /** `lutGemm` from the JavaScript call to its return, with a preallocated result. */

@@ -8,11 +8,14 @@ export {
   expand,
   weightsName,
 } from './cases.js';
-export type { Entry, Peer } from './entries.js';
+export type { Entry } from './entries.js';
 export { type MachineCard, machineCard } from './machine-card.js';
+export { type Peer, peerEntries } from './peers.js';
 export { Random } from './random.js';
 export { type Contestant, defaultEffort, type Effort, interleave } from './rounds.js';
 export { type BenchRow, benchRow, type EntryRow, entryRow, linesOf, tableOf } from './rows.js';
 export { modelShapes, parseShape, type Shape, shapeName } from './shapes.js';
+export { sharedInputEntry } from './shared-input.js';
 export { median, normalizedMeanSquaredError, quantile, ratioOfRounds, type Summary, summarize } from './statistics.js';
-export { type BenchOptions, runCases, Workbench } from './workbench.js';
+export { coldCount } from './weights.js';
+export { type RunOptions, runCases, Workbench } from './workbench.js';

@@ -4,6 +4,7 @@ import type { MachineCard } from './machine-card.js';
 import type { Contestant } from './rounds.js';
 import { shapeName } from './shapes.js';
 import { median, ratioOfRounds, summarize } from './statistics.js';
+import { coldBytes } from './weights.js';
 
 /** What the samples of one contestant say. Times are of one call, from the JavaScript call to its return. */
 export interface EntryRow {
@@ -15,6 +16,8 @@ export interface EntryRow {
   p90: number;
   samples: number;
   normalizedMeanSquaredError: number;
+  /** Why a peer has no result; its numbers are NaN then. */
+  failure?: string;
 }
 
 /** One line of a result: a product with quantized weights. */
@@ -26,6 +29,8 @@ export interface BenchRow extends EntryRow {
   threads: number;
   caches: string;
   matrices: number;
+  /** Bytes of all of them. Tiny matrices rotated over in `cold` may fit a cache after all. */
+  rotatedBytes: number;
   /** Packed bytes of the matrix a second. */
   gigabytesPerSecond: number;
   /** Memory read with the same threads, between the same bursts. */
@@ -39,7 +44,10 @@ export interface BenchRow extends EntryRow {
 export async function entryRow(entry: Entry, rounds: readonly number[][]): Promise<EntryRow> {
   const { median: milliseconds, p10, p90, samples } = summarize(rounds.flat());
   const { by, mode } = entry;
-  return { by, mode, milliseconds, p10, p90, samples, normalizedMeanSquaredError: await entry.error() };
+  const row = { by, mode, milliseconds, p10, p90, samples, normalizedMeanSquaredError: await entry.error() };
+  if (!entry.failure) return row;
+  const none = Number.NaN;
+  return { ...row, milliseconds: none, p10: none, p90: none, normalizedMeanSquaredError: none, failure: entry.failure };
 }
 
 /** @param probeRounds of the probe, measured between the same bursts */
@@ -60,12 +68,19 @@ export async function benchRow(
     threads: one.threads,
     caches: one.caches,
     matrices: entry.matrices,
+    rotatedBytes: entry.matrices * entry.work,
     gigabytesPerSecond: entry.work / row.milliseconds / 1e6,
     readGigabytesPerSecond: probe.work / median(probeRounds.flat()) / 1e6,
     shareOfReadBandwidth: (entry.work / probe.work) * ratioOfRounds(probeRounds, rounds).median,
     gigaMacsPerSecond: (one.shape.rows * one.shape.cols * one.tokens) / row.milliseconds / 1e6,
   };
 }
+
+/** Whether weights came from memory: a share of its speed tells nothing about those out of a cache. */
+const fromMemory = (row: BenchRow): boolean => row.caches === 'cold' && row.rotatedBytes >= coldBytes;
+const cachesOf = (row: BenchRow): string =>
+  row.caches === 'cold' && row.rotatedBytes < coldBytes ? `cold (${megabytes(row.rotatedBytes)} MB)` : row.caches;
+const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
 
 /** Heads and cells of a table for people. */
 export function tableOf(rows: readonly BenchRow[]): { head: string[]; cells: string[][] } {
@@ -83,21 +98,21 @@ export function tableOf(rows: readonly BenchRow[]): { head: string[]; cells: str
     'of memory',
     'GMAC/s',
   ];
+  const number = (value: number, digits: number) => (Number.isNaN(value) ? '-' : value.toFixed(digits));
   const cells = rows.map((row) => [
     row.shape,
-    row.caches,
+    cachesOf(row),
     String(row.tokens),
     String(row.threads),
     row.weights,
     `${row.by} ${row.mode}`,
-    row.milliseconds.toFixed(4),
-    row.p10.toFixed(4),
-    row.p90.toFixed(4),
-    row.gigabytesPerSecond.toFixed(1),
-    // Out of warm caches weights come faster than memory can be read: a share of its speed would tell nothing.
-    row.caches === 'cold' ? `${(100 * row.shareOfReadBandwidth).toFixed(0)} %` : '-',
-    row.gigaMacsPerSecond.toFixed(0),
-    row.normalizedMeanSquaredError.toExponential(1),
+    number(row.milliseconds, 4),
+    number(row.p10, 4),
+    number(row.p90, 4),
+    number(row.gigabytesPerSecond, 1),
+    fromMemory(row) && !row.failure ? `${(100 * row.shareOfReadBandwidth).toFixed(0)} %` : '-',
+    number(row.gigaMacsPerSecond, 0),
+    row.failure ?? row.normalizedMeanSquaredError.toExponential(1),
   ]);
   return { head: [...head, 'NMSE'], cells };
 }

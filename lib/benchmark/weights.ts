@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises';
 import { dequantize, Program } from '../ops/index.js';
 import {
   codesBytes,
@@ -12,7 +13,13 @@ import { Random } from './random.js';
 import { normalizedMeanSquaredError } from './statistics.js';
 
 /** Weights rotated over in `cold`: more than any cache holds. */
-const coldBytes = 1.05e9;
+export const coldBytes = 1.05e9;
+/** Matrices rotated over at most. Each is several objects and allocations, which for tiny ones outweigh their bytes. */
+const coldMatrices = 4096;
+/** Matrices of so many bytes that `cold` rotates over: fewer than coldBytes holds where they are tiny. */
+export const coldCount = (bytes: number): number => Math.min(coldMatrices, Math.ceil(coldBytes / bytes));
+/** Milliseconds after which making weights lets the event loop turn. */
+const turnMilliseconds = 20;
 /** Rows and tokens at most that a result is checked on. */
 const checkedRows = 64;
 const checkedTokens = 16;
@@ -23,13 +30,35 @@ export class Weights {
   readonly #layout: QuantizedLayout;
   readonly #rows: { row: number; weights: Float32Array }[];
 
-  /** @param rank of the sub-branch; 0 for none */
-  constructor(layout: QuantizedLayout, rank: number, cold: boolean) {
-    const first = randomMatrix(layout, rank, new Random(layout.bits));
-    const copies = cold ? Math.ceil(coldBytes / first.byteLength) : 1;
+  private constructor(layout: QuantizedLayout, matrices: readonly [QuantizedTensor, ...QuantizedTensor[]]) {
     this.#layout = layout;
-    this.#rows = sampledRows(first);
-    this.matrices = [first, ...copiesOf(first, copies - 1)];
+    this.#rows = sampledRows(matrices[0]);
+    this.matrices = matrices;
+  }
+
+  /**
+   * @param rank of the sub-branch; 0 for none
+   * @throws the signal's reason, with nothing left behind
+   */
+  static async make(layout: QuantizedLayout, rank: number, cold: boolean, signal?: AbortSignal): Promise<Weights> {
+    const first = randomMatrix(layout, rank, new Random(layout.bits));
+    const matrices: [QuantizedTensor, ...QuantizedTensor[]] = [first];
+    try {
+      const copy = cold ? copierOf(first) : null;
+      let begin = performance.now();
+      while (copy && matrices.length < coldCount(first.byteLength)) {
+        if (performance.now() - begin > turnMilliseconds) {
+          await turn();
+          signal?.throwIfAborted();
+          begin = performance.now();
+        }
+        matrices.push(copy());
+      }
+      return new Weights(layout, matrices);
+    } catch (error) {
+      for (const matrix of matrices) matrix.dispose();
+      throw error;
+    }
   }
 
   /** Bytes of one matrix. */
@@ -120,7 +149,7 @@ function randomSubBranch({ rows, cols }: QuantizedLayout, rank: number, random: 
 }
 
 /** The same numbers in memory of their own. */
-function copiesOf(matrix: QuantizedTensor, count: number): QuantizedTensor[] {
+function copierOf(matrix: QuantizedTensor): () => QuantizedTensor {
   const copier = (tensor: Tensor) => {
     const data = tensor.read();
     return () => Tensor.copyOf(data, tensor.shape, tensor.dtype);
@@ -128,8 +157,8 @@ function copiesOf(matrix: QuantizedTensor, count: number): QuantizedTensor[] {
   const { layout, subBranch } = matrix;
   const [codes, scales, offsets] = [copier(matrix.codes), copier(matrix.scales), copier(matrix.offsets as Tensor)];
   const [a, b] = subBranch ? [copier(subBranch.a), copier(subBranch.b)] : [];
-  return Array.from({ length: count }, () => {
+  return () => {
     const pair = a && b ? { a: a(), b: b(), aScales: null, bScales: null } : null;
     return new QuantizedTensor(layout, codes(), scales(), offsets(), { subBranch: pair });
-  });
+  };
 }

@@ -1,6 +1,7 @@
 import { BandwidthProbe } from './bandwidth.js';
 import { type BenchCase, layoutOf } from './cases.js';
-import { type Entry, lutGemmEntry, type Peer } from './entries.js';
+import { type Entry, lutGemmEntry } from './entries.js';
+import { type Peer, peerEntries } from './peers.js';
 import { type Contestant, type Effort, interleave } from './rounds.js';
 import { type BenchRow, benchRow } from './rows.js';
 import { Weights } from './weights.js';
@@ -8,7 +9,8 @@ import { Weights } from './weights.js';
 /** Weights kept for later cases; two sets of cold ones are in use at once where cases are compared. */
 const keptBytes = 3e9;
 
-export interface BenchOptions {
+export interface RunOptions {
+  /** Its milliseconds are those of one row. */
   effort: Effort;
   peers?: readonly Peer[];
   signal?: AbortSignal;
@@ -28,8 +30,8 @@ export class Workbench {
   }
 
   /** lutra's own contestant for a case. The next call may take away the weights of entries but the last one's. */
-  entry(one: BenchCase): Entry {
-    return lutGemmEntry(one, this.#weightsOf(one));
+  async entry(one: BenchCase, signal?: AbortSignal): Promise<Entry> {
+    return lutGemmEntry(one, await this.#weightsOf(one, signal));
   }
 
   dispose(): void {
@@ -43,11 +45,11 @@ export class Workbench {
     this.dispose();
   }
 
-  #weightsOf(one: BenchCase): Weights {
+  async #weightsOf(one: BenchCase, signal?: AbortSignal): Promise<Weights> {
     const layout = layoutOf(one);
     const cold = one.caches === 'cold';
     const key = JSON.stringify([layout, one.rank, cold]);
-    const weights = this.#weights.get(key) ?? new Weights(layout, one.rank, cold);
+    const weights = this.#weights.get(key) ?? (await Weights.make(layout, one.rank, cold, signal));
     // The map lists the longest unused first.
     this.#weights.delete(key);
     this.#weights.set(key, weights);
@@ -67,7 +69,7 @@ export class Workbench {
  *
  * @throws what `checkLayout` does, before anything is timed, where lutra has no such weights
  */
-export async function runCases(cases: readonly BenchCase[], options: BenchOptions): Promise<BenchRow[]> {
+export async function runCases(cases: readonly BenchCase[], options: RunOptions): Promise<BenchRow[]> {
   for (const one of cases) layoutOf(one);
   using workbench = new Workbench();
   const rows: BenchRow[] = [];
@@ -94,15 +96,17 @@ async function runTogether(
   first: BenchCase,
   others: readonly BenchCase[],
   workbench: Workbench,
-  { effort, peers = [], signal, onRow }: BenchOptions,
+  { effort, peers = [], signal, onRow }: RunOptions,
 ): Promise<BenchRow[]> {
   signal?.throwIfAborted();
-  const entries = [first, ...others].map((one) => workbench.entry(one));
+  const entries: Entry[] = [];
   const rows: BenchRow[] = [];
   try {
-    for (const peer of peers) entries.push(...(await peer.entries(first)));
+    for (const one of [first, ...others]) entries.push(await workbench.entry(one, signal));
+    for (const peer of peers) entries.push(...(await peerEntries(peer.name, peer.entries(first))));
     const probe = workbench.probe(first.threads);
-    const [probed = [], ...rounds] = await interleave([probe, ...entries], effort, signal);
+    const milliseconds = entries.length * effort.milliseconds;
+    const [probed = [], ...rounds] = await interleave([probe, ...entries], { ...effort, milliseconds }, signal);
     for (const [i, entry] of entries.entries()) {
       const row = await benchRow(first, entry, rounds[i] ?? [], probe, probed);
       rows.push(row);

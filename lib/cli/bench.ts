@@ -17,6 +17,7 @@ import {
   type Shape,
   tableOf,
 } from '../benchmark/index.js';
+import { lutraError } from '../errors.js';
 import { onFile } from '../formats/index.js';
 import { type Mode, maxThreads } from '../ops/index.js';
 import { rooflineSvg } from '../report/index.js';
@@ -62,7 +63,9 @@ export function withBenchOptions(command: Command): Command {
   return command
     .addOption(list('--shape', 'sizes MxK, out features x in features', shape, '4096x4096'))
     .addOption(
-      new Option('--model <list>', 'the layers of known models').argParser(listOf(oneOf(Object.keys(modelShapes)))),
+      new Option('--model <list>', 'the layers of known models, instead of shapes')
+        .argParser(listOf(oneOf(Object.keys(modelShapes))))
+        .conflicts('shape'),
     )
     .addOption(list('--kind', 'uniform weights, or planes (binary codes)', oneOf(kinds), 'uniform'))
     .addOption(list('--bits', 'widths of the weights', wholeNumber(1), '2,3,4'))
@@ -115,10 +118,21 @@ function planOf(options: BenchOptions, lanes: number): BenchPlan {
     ranks: options.rank,
     modes: options.mode,
     tokens: options.tokens,
-    threads: options.threads.map((count) => (count === 0 ? lanes : Math.min(count, lanes))),
+    threads: [...new Set(options.threads.map((count) => lanesOf(count, lanes)))],
     caches: options.caches,
     batchInvariant: options.batchInvariant === true,
   };
+}
+
+function lanesOf(count: number, lanes: number): number {
+  if (count <= lanes) return count === 0 ? lanes : count;
+  throw lutraError('LUTRA_E_OPTION', {
+    message: 'more threads than there are lanes cannot be measured',
+    where: '--threads',
+    found: String(count),
+    expected: `at most ${lanes}`,
+    hint: 'LUTRA_THREADS sets the number of lanes',
+  });
 }
 
 const listOf =

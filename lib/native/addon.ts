@@ -105,6 +105,7 @@ export const taskIds = {
   quadraticFormOfHeads: 47,
   refineScales: 48,
   learnRounding: 49,
+  gptqDynamicPass: 50,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -56,11 +56,16 @@ export function doctor(): Diagnosis {
   if (wanted && !(/^\d+$/.test(wanted) && Number(wanted) >= 1 && Number(wanted) <= 1024))
     advice.push(`LUTRA_THREADS=${wanted} is no whole number from 1 to 1024: set one, or unset it`);
   if (isa === 'scalar') advice.push('no vector kernels are used: products run on the scalar path, many times slower');
+  const refused = tilesRefused(isa, isas, features);
+  if (refused)
+    advice.push(
+      'the processor has AMX, but the operating system gives this process no tiles: products run without them',
+    );
   const set = variables.flatMap((name) => (process.env[name] ? [[name, process.env[name]] as const] : []));
   return {
     node: process.version,
     platform: platformName(),
-    features: featureNames.filter((_, bit) => (features >> bit) & 1),
+    features: featureNames.filter((name, bit) => (features >> bit) & 1 && !(refused && name.startsWith('AMX'))),
     isa,
     threads,
     kernels,
@@ -69,6 +74,13 @@ export function doctor(): Diagnosis {
     environment: Object.fromEntries(set),
     advice,
   };
+}
+
+/** Whether tiles are permitted is asked when the instruction set is chosen: AMX would be the choice but is not. */
+function tilesRefused(isa: string, isas: readonly string[], features: number): boolean {
+  const present = (features >> featureNames.indexOf('AMX-INT8')) & 1;
+  const free = !process.env.LUTRA_ISA || process.env.LUTRA_ISA === 'amx';
+  return Boolean(present) && free && isas.includes('amx') && isa !== 'amx';
 }
 
 /** Bytes that native tensors hold in this process, outside the JavaScript heap. */

@@ -157,6 +157,28 @@ export async function gptqPass(
   return codes;
 }
 
+/**
+ * GPTQ's column pass, columns as they are, with every group's grid fitted to what its weights have become when the pass enters
+ * it, in `search` of the 2.4-norm or to the full range; scales are rounded to `dtype`.
+ */
+export async function gptqDynamicPass(
+  w: Tensor,
+  factor: Tensor,
+  { grid, dtype, search }: { grid: Grid; dtype: ScaleDtype; search: boolean },
+  call: Call,
+): Promise<{ codes: Tensor; values: Values }> {
+  const [m, k] = w.shape as [number, number];
+  const codes = Tensor.zeros('u8', [m, k]);
+  const scales = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
+  const zeros = Tensor.zeros('f32', [m, groupsOf(grid, k)]);
+  using loss = Tensor.zeros('f64', [m]);
+  const numbers = [grid.bits, groupColumns(grid, k), Number(grid.symmetric), Number(search), dtypeIds[dtype]];
+  await disposeOnFailure([codes, scales, zeros], () =>
+    task('gptqDynamicPass', [w, factor, scales, zeros, codes, loss], numbers, call),
+  );
+  return { codes, values: { storage: 'zeroCode', scales, zeros } };
+}
+
 export interface BcqFit {
   rounds: number;
   start: keyof typeof bcqStartIds;

@@ -37,7 +37,8 @@ const modeOf = (row: BenchRow): string => row.mode.replace('-invariant', '');
  * is the bandwidth measured beside the rows, the level the peak of fp32 multiply-adds where it is known. Points left of the
  * slope had their weights in a cache; points above the level computed in integers.
  */
-export function rooflineSvg(machine: MachineCard, rows: readonly BenchRow[], peaks: Peaks = {}): string {
+export function rooflineSvg(machine: MachineCard, all: readonly BenchRow[], peaks: Peaks = {}): string {
+  const rows = all.filter(({ failure }) => failure === undefined);
   const threads = [...new Set(rows.map((row) => row.threads))].sort((a, b) => a - b);
   const width = Math.max(1, threads.length) * (panel.gap + panel.width) + 24;
   const bottom = panel.top + panel.height;

@@ -84,6 +84,12 @@ GridOptions searched_grid(const TaskCall& call) {
   return {narrowed<int>(call.whole(0)), call.whole(1), call.whole(2) != 0, false, narrowed<Dtype>(call.whole(3))};
 }
 
+// Parameters: bits, columns of a group, symmetric, searched in the 2.4-norm, storage type of the scales.
+GridOptions fitted_grid(const TaskCall& call) {
+  return {narrowed<int>(call.whole(0)), call.whole(1), call.whole(2) != 0, call.whole(3) != 0,
+          narrowed<Dtype>(call.whole(4))};
+}
+
 const TaskRow kTasks[] = {
     {"findNonFinite", 1, 0,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
@@ -137,10 +143,8 @@ const TaskRow kTasks[] = {
     // Answers with the number of groups whose scale is subnormal in its storage type.
     {"fitGrid", 3, 5,
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
-       const GridOptions options{narrowed<int>(call.whole(0)), call.whole(1), call.whole(2) != 0, call.whole(3) != 0,
-                                 narrowed<Dtype>(call.whole(4))};
        int64_t subnormal = 0;
-       LUTRA_TRY(fit_grid(context, options, call.tensors[0], call.tensors[1], call.tensors[2], &subnormal));
+       LUTRA_TRY(fit_grid(context, fitted_grid(call), call.tensors[0], call.tensors[1], call.tensors[2], &subnormal));
        answer.push_back(static_cast<double>(subnormal));
        return ok_status();
      }},
@@ -362,6 +366,11 @@ const TaskRow kTasks[] = {
                                      call.parameters[3],           call.parameters[4], call.parameters[5],
                                      call.parameters[6],           call.parameters[7]};
        return learn_rounding(context, options, t[0], t[1], t[2], t[3], t[4], t[5], t[6]);
+     }},
+    {"gptqDynamicPass", 6, 5,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       return gptq_dynamic_pass(context, fitted_grid(call), t[0], t[1], t[2], t[3], t[4], t[5]);
      }},
 };
 

@@ -7,8 +7,8 @@
 #include "linalg/cholesky.h"
 #include "ops/indices.h"
 #include "ops/operand.h"
-#include "ops/product.h"
 #include "ops/transformer.h"
+#include "quantize/column_feedback.h"
 #include "quantize/for_rows.h"
 #include "quantize/levels.h"
 
@@ -16,7 +16,6 @@ namespace lutra {
 
 namespace {
 
-constexpr int64_t kBlock = 128;  // columns whose mutual feedback runs in fp64
 constexpr int64_t kPartRows = 8;
 
 // Reversing both axes of a dense matrix reverses its memory.
@@ -43,57 +42,39 @@ struct Pass {
   int64_t groups;
   int64_t count;
 
-  // Columns of M of this block, divided by their diagonal: panel[i][j] = M[i, j0 + j] / M[j0 + j, j0 + j], i < j0.
-  bool scale_panel(Context& context, int64_t j0, int64_t width, float* panel) const {
-    constexpr int64_t kPart = 256;
-    return context.parallel(ceil_div(j0, kPart), [&](int64_t part) {
-      for (int64_t i = part * kPart; i < std::min(j0, (part + 1) * kPart); ++i)
-        for (int64_t j = 0; j < width; ++j)
-          panel[i * width + j] = static_cast<float>(m[i * k + j0 + j] / m[(j0 + j) * k + j0 + j]);
-    });
-  }
-
-  // Rounds columns [j0, j0 + width) of one row. carry: what the columns before j0 add, already divided by M_jj.
-  // errors: the row of w - q, written for these columns.
-  void round_row(int64_t row, int64_t j0, int64_t width, const float* carry, float* errors) const {
-    double feedback[kBlock] = {};  // sum over the block's earlier columns of (w_i - q_i) M_ij
+  // Rounds columns [begin, begin + width) of one row. carry: what the columns before add. errors: the row of w - q,
+  // written for these columns.
+  void round_row(int64_t row, int64_t begin, int64_t width, const float* carry, float* errors) const {
+    BlockFeedback block(m, k, begin, width, w + row * k, carry);
     double sum = 0;
-    for (int64_t j = 0; j < width; ++j) {
-      const int64_t column = j0 + j;
-      const double* m_row = m + column * k + j0;
-      const double weight = w[row * k + column];
-      const double wanted = weight + (carry ? static_cast<double>(carry[j]) : 0.0) + feedback[j] / m_row[j];
+    for (int64_t column = begin; column < begin + width; ++column) {
+      const double wanted = block.wanted(column);
       if (wanted_out) wanted_out[row * k + column] = static_cast<float>(wanted);
       const int64_t group = (row * groups + group_of[column]) * count;
       const int64_t at = group + nearest_level(sorted + group, count, wanted);
       const double value = sorted[at];
       codes[row * k + column] = code_of[at];
-      const double normalised = (wanted - value) * m_row[j];
+      const double normalised = (wanted - value) * block.pivot(column);
       sum += normalised * normalised;
-      errors[column] = static_cast<float>(weight - value);
-      const double stored = errors[column];
-      for (int64_t l = j + 1; l < width; ++l) feedback[l] += stored * m_row[l];
+      errors[column] = static_cast<float>(static_cast<double>(w[row * k + column]) - value);
+      block.add(column, errors[column]);
     }
     loss[row] += sum;
   }
 };
 
-Status check(const TensorView& w, const TensorView& m_factor, const TensorView& levels, const TensorView& group_of,
-             const TensorView& codes, const TensorView& loss, const TensorView& wanted) {
+Status check(const TensorView& w, const TensorView& levels, const TensorView& group_of, const TensorView& codes,
+             const TensorView& loss, const TensorView& wanted) {
   LUTRA_TRY(require_rank(w, 2, "gptq: w must have 2 dimensions"));
-  LUTRA_TRY(require_rank(m_factor, 2, "gptq: the factor must have 2 dimensions"));
   LUTRA_TRY(require_rank(group_of, 1, "gptq: group_of must have 1 dimension"));
   LUTRA_TRY(require_rank(codes, 2, "gptq: codes must have 2 dimensions"));
   LUTRA_TRY(require_rank(loss, 1, "gptq: loss must have 1 dimension"));
   LUTRA_TRY(require_dtype(w, Dtype::kF32, "gptq: w must be f32"));
-  LUTRA_TRY(require_dtype(m_factor, Dtype::kF64, "gptq: the factor must be f64"));
   LUTRA_TRY(require_dtype(group_of, Dtype::kI32, "gptq: group_of must be i32"));
   LUTRA_TRY(require_dtype(codes, Dtype::kU8, "gptq: codes must be u8"));
   LUTRA_TRY(require_dtype(loss, Dtype::kF64, "gptq: loss must be f64"));
   const int64_t rows = w.shape[0];
   const int64_t k = w.shape[1];
-  LUTRA_TRY(require_equal(m_factor.shape[0], k, "gptq: rows of the factor, against columns of w"));
-  LUTRA_TRY(require_equal(m_factor.shape[1], k, "gptq: columns of the factor, against columns of w"));
   LUTRA_TRY(require_equal(group_of.shape[0], k, "gptq: elements of group_of, against columns of w"));
   LUTRA_TRY(require_same_shape(w, codes, "gptq: shape of codes, against shape of w"));
   LUTRA_TRY(require_equal(loss.shape[0], rows, "gptq: elements of loss, against rows of w"));
@@ -106,12 +87,21 @@ Status check(const TensorView& w, const TensorView& m_factor, const TensorView& 
 }
 
 Status check_values(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels) {
-  const int64_t k = w.shape[1];
   int64_t bad = -1;
   LUTRA_TRY(find_non_finite(context, w, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "gptq: w is not finite at this element", bad);
   LUTRA_TRY(find_non_finite(context, levels, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "gptq: a level is not finite at this element", bad);
+  return check_factor(m_factor, w.shape[1]);
+}
+
+}  // namespace
+
+Status check_factor(const TensorView& m_factor, int64_t k) {
+  LUTRA_TRY(require_rank(m_factor, 2, "gptq: the factor must have 2 dimensions"));
+  LUTRA_TRY(require_dtype(m_factor, Dtype::kF64, "gptq: the factor must be f64"));
+  LUTRA_TRY(require_equal(m_factor.shape[0], k, "gptq: rows of the factor, against columns of w"));
+  LUTRA_TRY(require_equal(m_factor.shape[1], k, "gptq: columns of the factor, against columns of w"));
   for (int64_t j = 0; j < k; ++j) {
     const double pivot = m_factor.as<double>()[j * k + j];
     if (!(pivot > 0) || !std::isfinite(pivot))
@@ -119,8 +109,6 @@ Status check_values(Context& context, const TensorView& w, const TensorView& m_f
   }
   return ok_status();
 }
-
-}  // namespace
 
 Status reverse_cholesky(Context& context, const TensorView& hessian) {
   LUTRA_TRY(require_rank(hessian, 2, "reverse_cholesky: the Hessian must have 2 dimensions"));
@@ -138,7 +126,7 @@ Status reverse_cholesky(Context& context, const TensorView& hessian) {
 Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels,
                  const TensorView& group_of, const TensorView& codes, const TensorView& loss,
                  const TensorView& wanted) {
-  LUTRA_TRY(check(w, m_factor, levels, group_of, codes, loss, wanted));
+  LUTRA_TRY(check(w, levels, group_of, codes, loss, wanted));
   LUTRA_TRY(check_values(context, w, m_factor, levels));
   const int64_t rows = w.shape[0], k = w.shape[1];
   const int64_t groups = levels.shape[1], count = levels.shape[2];
@@ -164,22 +152,14 @@ Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_fact
                   groups,
                   count};
   std::fill_n(pass.loss, rows, 0.0);
-  // The product below uses the context's scratch: these live beside it.
-  const AlignedBuffer errors(static_cast<size_t>(rows * k) * sizeof(float));
-  const AlignedBuffer panel(static_cast<size_t>(k * kBlock) * sizeof(float));
-  const AlignedBuffer carry(static_cast<size_t>(rows * kBlock) * sizeof(float));
-  if (!errors || !panel || !carry) return out_of_memory(rows * k * static_cast<int64_t>(sizeof(float)));
-  for (int64_t j0 = 0; j0 < k; j0 += kBlock) {
-    const int64_t width = std::min(kBlock, k - j0);
-    if (j0 > 0) {
-      LUTRA_TRY(finished(pass.scale_panel(context, j0, width, panel.as<float>())));
-      const RightOperand right{.data = panel.as<float>(), .stride = width, .k_major = true};
-      LUTRA_TRY(product(context, rows, width, j0, errors.as<float>(), k, right, carry.as<float>(), kBlock));
-    }
+  FeedbackCarry carry(pass.m, rows, k);
+  if (!carry.allocated()) return out_of_memory(carry.bytes());
+  for (int64_t begin = 0; begin < k; begin += kFeedbackBlock) {
+    const int64_t width = std::min(kFeedbackBlock, k - begin);
+    LUTRA_TRY(carry.reach(context, begin, width));
     LUTRA_TRY(finished(context.parallel(ceil_div(rows, kPartRows), [&](int64_t part) {
       for (int64_t row = part * kPartRows; row < std::min(rows, (part + 1) * kPartRows); ++row)
-        pass.round_row(row, j0, width, j0 > 0 ? carry.as<float>() + row * kBlock : nullptr,
-                       errors.as<float>() + row * k);
+        pass.round_row(row, begin, width, carry.of_row(row), carry.errors(row));
     })));
   }
   for (int64_t row = 0; row < rows; ++row)

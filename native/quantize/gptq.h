@@ -8,6 +8,7 @@
 #include "core/status.h"
 #include "core/tensor_view.h"
 #include "ops/context.h"
+#include "quantize/rtn.h"
 
 namespace lutra {
 
@@ -24,5 +25,15 @@ Status reverse_cholesky(Context& context, const TensorView& hessian);
 Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels,
                  const TensorView& group_of, const TensorView& codes, const TensorView& loss,
                  const TensorView& wanted = {});
+
+// The same with dynamic groups: columns as they are, and the grid of each group fitted as fit_grid fits it, but to the
+// compensated weights, what the group's columns have become when the pass enters it: those that are best with all
+// columns before them rounded and no other. scales and zeros f32 [m, groups] out. The first group's are fit_grid's.
+Status gptq_dynamic_pass(Context& context, const GridOptions& options, const TensorView& w, const TensorView& m_factor,
+                         const TensorView& scales, const TensorView& zeros, const TensorView& codes,
+                         const TensorView& loss);
+
+// f64 [k,k] with a positive diagonal.
+Status check_factor(const TensorView& m_factor, int64_t k);
 
 }  // namespace lutra

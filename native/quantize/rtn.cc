@@ -27,6 +27,20 @@ double distance(const float* w, int64_t count, const UniformGrid& grid, double l
   return sum;
 }
 
+}  // namespace
+
+UniformGrid grid_of(const GridOptions& options, double lo, double hi) {
+  const double largest = largest_code(options.bits);
+  const double half = static_cast<double>(1 << (options.bits - 1));
+  if (lo == 0 && hi == 0) return {1.0f, options.symmetric ? static_cast<float>(half) : 0.0f};
+  if (options.symmetric) {
+    const float scale = stored_not_below(options.scale_dtype, 2 * std::max(-lo, hi) / largest);
+    return {scale, static_cast<float>(half)};
+  }
+  const float scale = stored_not_below(options.scale_dtype, (hi - lo) / largest);
+  return {scale, static_cast<float>(grid_code(-lo, scale, 0.0, largest))};
+}
+
 UniformGrid fit_group(const GridOptions& options, const float* w, int64_t count) {
   double lo, hi;
   range_of(w, count, &lo, &hi);
@@ -44,20 +58,6 @@ UniformGrid fit_group(const GridOptions& options, const float* w, int64_t count)
     }
   }
   return best;
-}
-
-}  // namespace
-
-UniformGrid grid_of(const GridOptions& options, double lo, double hi) {
-  const double largest = largest_code(options.bits);
-  const double half = static_cast<double>(1 << (options.bits - 1));
-  if (lo == 0 && hi == 0) return {1.0f, options.symmetric ? static_cast<float>(half) : 0.0f};
-  if (options.symmetric) {
-    const float scale = stored_not_below(options.scale_dtype, 2 * std::max(-lo, hi) / largest);
-    return {scale, static_cast<float>(half)};
-  }
-  const float scale = stored_not_below(options.scale_dtype, (hi - lo) / largest);
-  return {scale, static_cast<float>(grid_code(-lo, scale, 0.0, largest))};
 }
 
 void range_of(const float* w, int64_t count, double* lo, double* hi) {

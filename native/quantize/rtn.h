@@ -38,6 +38,9 @@ static inline double nearest_value(double w, const UniformGrid& grid, double lar
 // The grid of a group whose values, zero included, lie in [lo, hi].
 UniformGrid grid_of(const GridOptions& options, double lo, double hi);
 
+// The grid of a group of `count` values, searched where the options say so.
+UniformGrid fit_group(const GridOptions& options, const float* w, int64_t count);
+
 // The least and the greatest of `count` values and zero.
 void range_of(const float* w, int64_t count, double* lo, double* hi);
 

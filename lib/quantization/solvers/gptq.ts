@@ -1,25 +1,33 @@
 import { z } from 'zod';
-import type { Solver } from '../method.js';
-import { disposeOnFailure, fitGrid, roundToValues, valuesOf } from '../passes.js';
+import type { Call, Solver, SolverInput } from '../method.js';
+import type { Coded } from '../pack.js';
+import { disposeOnFailure, fitGrid, gptqDynamicPass, roundToValues, valuesOf } from '../passes.js';
 import { columnPass } from './column-pass.js';
 import { factorHessian, type HessianFactor } from './gptq-factor.js';
 import { withoutDeadColumns } from './hessian.js';
 import { clipSearch, gridSearch } from './rtn.js';
 
-const options = z.strictObject({
-  /** Columns with the largest Hessian diagonal first. */
-  actOrder: z.boolean().default(true),
-  /** Every group's grid comes from the original weights. The only kind there is: act-order needs it. */
-  staticGroups: z
-    .literal(true, 'this version has static groups only: grids refitted on compensated weights are not built')
-    .default(true),
-  /** Share of the mean diagonal added to the diagonal; raised tenfold where the Hessian does not factor. */
-  damping: z.number().min(0).max(1).default(0.01),
-  /** How the grids' ranges are searched; see rtn. */
-  clipSearch: clipSearch.default(false),
-  /** Hessians of a block's later layers from inputs that its quantized earlier layers give. */
-  trueSequential: z.boolean().default(false),
-});
+const options = z
+  .strictObject({
+    /** Columns with the largest Hessian diagonal first. */
+    actOrder: z.boolean().default(true),
+    /** Every group's grid comes from the original weights; else from what they have become when the pass enters the group. */
+    staticGroups: z.boolean().default(true),
+    /** Share of the mean diagonal added to the diagonal; raised tenfold where the Hessian does not factor. */
+    damping: z.number().min(0).max(1).default(0.01),
+    /** How the grids' ranges are searched; see rtn. */
+    clipSearch: clipSearch.default(false),
+    /** Hessians of a block's later layers from inputs that its quantized earlier layers give. */
+    trueSequential: z.boolean().default(false),
+  })
+  .refine(({ staticGroups, actOrder }) => staticGroups || !actOrder, {
+    message: 'act-order needs static groups: columns of one group do not follow each other',
+    path: ['actOrder'],
+  })
+  .refine(({ staticGroups, clipSearch }) => staticGroups || clipSearch !== 'hessian', {
+    message: 'dynamic groups have no clip search in the metric of the Hessian',
+    path: ['clipSearch'],
+  });
 
 export type GptqOptions = z.infer<typeof options>;
 
@@ -41,17 +49,29 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
   release({ factor }) {
     factor?.dispose();
   },
-  async solve({ w, prepared, grid, scaleDtype, options }, call) {
-    const { factor, order, dead, damping, warnings } = prepared;
+  async solve(input, call) {
+    const { w, prepared } = input;
+    const { factor, dead, damping, warnings } = prepared;
     const live = await withoutDeadColumns(w, prepared, call);
     try {
-      const values = await fitGrid(live, grid, scaleDtype, gridSearch(options.clipSearch, prepared), call);
-      const codes = await disposeOnFailure(valuesOf(values), () =>
-        factor ? columnPass(live, values, { order, factor }, grid, call) : roundToValues(live, values, grid, call),
-      );
-      return { codes, values, damping: factor ? damping : null, deadColumns: dead.length, warnings: [...warnings] };
+      const coded = await solveLive({ ...input, w: live }, call);
+      return { ...coded, damping: factor ? damping : null, deadColumns: dead.length, warnings: [...warnings] };
     } finally {
       if (live !== w) live.dispose();
     }
   },
 };
+
+async function solveLive(
+  { w, prepared, grid, scaleDtype: dtype, options }: SolverInput<GptqOptions, HessianFactor>,
+  call: Call,
+): Promise<Coded> {
+  const { factor, order } = prepared;
+  if (factor && !options.staticGroups)
+    return await gptqDynamicPass(w, factor, { grid, dtype, search: options.clipSearch === true }, call);
+  const values = await fitGrid(w, grid, dtype, gridSearch(options.clipSearch, prepared), call);
+  const codes = await disposeOnFailure(valuesOf(values), () =>
+    factor ? columnPass(w, values, { order, factor }, grid, call) : roundToValues(w, values, grid, call),
+  );
+  return { codes, values };
+}

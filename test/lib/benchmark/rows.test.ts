@@ -17,7 +17,7 @@ const entry: Entry = {
   by: 'lutra',
   mode: 'fast',
   work: 500_000,
-  matrices: 7,
+  matrices: 2100,
   burst: () => [],
   error: () => 1e-5,
   dispose: () => {},

@@ -85,6 +85,7 @@ export const results = {
         threads: number,
         caches: z.enum(['hot', 'cold', 'idle']),
         matrices: number,
+        rotatedBytes: number,
         gigabytesPerSecond: number,
         readGigabytesPerSecond: number,
         shareOfReadBandwidth: number,

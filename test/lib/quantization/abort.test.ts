@@ -25,6 +25,7 @@ test.each([
   ['rtn', { clipSearch: 'hessian' }],
   ['gptq', {}],
   ['gptq', { actOrder: false }],
+  ['gptq', { actOrder: false, staticGroups: false }],
   ['hqq', {}],
   ['leanquant', {}],
   ['bcq', {}],

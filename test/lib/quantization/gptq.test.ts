@@ -145,6 +145,39 @@ test('where no damping helps, or every input was zero, weights are rounded to ne
   }
 });
 
+const dynamic = { actOrder: false, staticGroups: false };
+
+test('with one group a row, dynamic groups are static ones', async () => {
+  const w = normal(m, k, 53);
+  const h = gram(k, 300, 54);
+  const rows = { groupSize: -1, actOrder: false };
+  const plain = await quantized(w, k, recipe(rows), h);
+  expect(await quantized(w, k, recipe({ ...rows, ...dynamic }), h)).toEqual(plain);
+});
+
+test('dynamic groups fit their grids to what their weights have become', async () => {
+  const w = normal(67, k, 55);
+  const h = gram(k, 300, 56);
+  const plain = await quantized(w, k, recipe({ actOrder: false }), h);
+  for (const clipSearch of [false, true]) {
+    const found = await quantized(w, k, recipe({ ...dynamic, clipSearch }), h, { threads: 1 });
+    expect(found.bytes).not.toEqual(plain.bytes);
+    expect(found.report.relativeError).toBeLessThan(found.report.rtnError);
+    expect(found.report.warnings).toEqual([]);
+    expect(await quantized(w, k, recipe({ ...dynamic, clipSearch }), h, { threads: 3 })).toEqual(found);
+  }
+  // Without a factor there is no pass, and the grid is that of the weights.
+  const silent = await quantized(w, k, recipe(dynamic), new Float64Array(k * k));
+  expect(silent.bytes).toEqual((await quantized(w, k, rtn)).bytes);
+});
+
+test('dynamic groups take no act-order and no search in the metric of the Hessian', async () => {
+  const w = normal(m, k, 57);
+  const refused = (options: object) => expect(quantized(w, k, recipe({ staticGroups: false, ...options }))).rejects;
+  await refused({}).toMatchObject({ code: 'LUTRA_E_OPTION', where: 'recipe.solver.actOrder' });
+  await refused({ actOrder: false, clipSearch: 'hessian' }).toMatchObject({ where: 'recipe.solver.clipSearch' });
+});
+
 test('the number of threads does not matter', async () => {
   const w = normal(67, k, 60);
   const h = gram(k, 300, 61);

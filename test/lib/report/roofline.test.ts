@@ -18,6 +18,7 @@ const rowOf = (fields: Partial<BenchRow>): BenchRow => ({
   threads: 2,
   caches: 'cold',
   matrices: 7,
+  rotatedBytes: 1.1e9,
   gigabytesPerSecond: 25,
   readGigabytesPerSecond: 50,
   shareOfReadBandwidth: 0.5,
@@ -40,7 +41,8 @@ describe('the roofline plot', () => {
   });
 
   it('needs no peak, and no row', () => {
-    for (const some of [rows, []]) {
+    const failed = rowOf({ milliseconds: Number.NaN, gigaMacsPerSecond: Number.NaN, failure: 'it died' });
+    for (const some of [[...rows, failed], rows, []]) {
       const svg = rooflineSvg(machine, some);
       checkWellFormed(svg);
       expect(svg).not.toMatch(/NaN|Infinity|undefined|fp32 peak/);

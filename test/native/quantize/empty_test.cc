@@ -104,6 +104,10 @@ LUTRA_TEST(quantize, column_pass_of_empty_matrices) {
     for (int64_t j = 0; j < e.k; ++j) group_of[static_cast<size_t>(j)] = static_cast<int32_t>(j / 16);
     Operand<double> loss({e.rows});
     CHECK(reverse_cholesky(e.context, e.hessian.view).ok());
+    const GridOptions grid{kBits, 16, false, false, Dtype::kF16};
+    CHECK(gptq_dynamic_pass(e.context, grid, e.w.view, e.hessian.view, e.scales.view, e.zeros.view, e.codes.view,
+                            loss.view)
+              .ok());
     CHECK(gptq_pass(e.context, e.w.view, e.hessian.view, e.levels.view, group_of.view, e.codes.view, loss.view).ok());
   });
 }
