@@ -69,6 +69,11 @@ function describe(event: Event): { what: string; share: number } {
         what: `${blockOf(event)}: collecting Hessians`,
         share: shareOf(event, event.window / event.windows / 2),
       };
+    case 'allocate':
+      return {
+        what: `${blockOf(event)}: measuring widths`,
+        share: shareOf(event, event.window / event.windows),
+      };
     case 'transform':
       return { what: `${blockOf(event)}: ${event.method}`, share: shareOf(event, 0.5) };
     case 'quantize':

@@ -1,5 +1,6 @@
 export { defaultLimits, type ReadLimits } from './limits.js';
 export {
+  bytesOf,
   Checkpoint,
   type CheckpointPlan,
   type CheckpointPlanOptions,

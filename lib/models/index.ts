@@ -1,5 +1,13 @@
 export { type LlamaConfig, parseConfig } from './config.js';
-export { type BlockPart, modelFlow, type ScalingGroup, type Space, scalingGroups, type TensorFlow } from './flow.js';
+export {
+  type BlockPart,
+  blockParts,
+  modelFlow,
+  type ScalingGroup,
+  type Space,
+  scalingGroups,
+  type TensorFlow,
+} from './flow.js';
 export {
   type BlockGraph,
   buildGraph,

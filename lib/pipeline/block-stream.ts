@@ -233,7 +233,11 @@ function byInput(linears: readonly LinearNode[]): Map<string, LinearNode[]> {
 }
 
 /** The block's tensors by name: weights as they are stored, biases in f32. */
-async function loadBlock(source: TensorSource, block: BlockGraph, context: JobContext): Promise<Map<string, Weight>> {
+export async function loadBlock(
+  source: TensorSource,
+  block: BlockGraph,
+  context: JobContext,
+): Promise<Map<string, Weight>> {
   const weights = new Map<string, Weight>();
   try {
     for (const name of block.tensors) weights.set(name, await source.load(name, context));

@@ -1,17 +1,12 @@
 import { join } from 'node:path';
 import { requireSource } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
-import {
-  type Checkpoint,
-  type CheckpointPlan,
-  CheckpointWriter,
-  planCheckpoint,
-  readCheckpoint,
-} from '../formats/index.js';
+import { CheckpointWriter, planCheckpoint, readCheckpoint } from '../formats/index.js';
 import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
 import { checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { ActivationStore } from './activation-store.js';
+import { allocate } from './allocate.js';
 import { type ActivationStores, streamBlocks, streamMatrices } from './block-stream.js';
 import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
 import type { QuantizationJob, QuantizationResult } from './job.js';
@@ -42,10 +37,10 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   checkPlan(source, graph, recipe);
   const model = tensorSource(source, graph, recipe);
   const replaced = replacedTensors(model, recipe);
-  const planFor = (scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
+  const planFor = (widths: Recipe, scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
     planCheckpoint({
       source,
-      quantized: entriesOf(graph, recipe, scaleDtypes),
+      quantized: entriesOf(graph, widths, scaleDtypes),
       replaced,
       config: graph.tied && !model.graph.tied ? { tie_word_embeddings: false } : {},
       recipe,
@@ -53,16 +48,21 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
     });
 
   // The first plan supposes f16 scales throughout, so that an output that cannot be written is known before any work.
-  let plan = await planFor(new Map());
+  let plan = await planFor(recipe, new Map());
   let writer = await CheckpointWriter.create(plan, job.out, { overwrite: job.overwrite ?? false });
   try {
-    const scaleDtypes = await inspectWeights(model, recipe, context, context.report);
-    if ([...scaleDtypes.values()].some((dtype) => dtype !== 'f16')) {
+    let scaleDtypes = await inspectWeights(model, recipe, context, context.report);
+    const inputs = await hashInputs(source, plan, signal, context.report);
+    const calibration = needsCalibration(recipe) ? await calibrationOf(job, graph, context) : null;
+    const chosen = calibration ? await allocate(model, calibration, writer.directory, context) : recipe;
+    if (chosen !== recipe) scaleDtypes = await inspectWeights(model, chosen, context, context.report);
+    if (chosen !== recipe || [...scaleDtypes.values()].some((dtype) => dtype !== 'f16')) {
       await writer.abort();
-      plan = await planFor(scaleDtypes);
+      plan = await planFor(chosen, scaleDtypes);
       writer = await CheckpointWriter.create(plan, job.out, { overwrite: job.overwrite ?? false });
     }
-    const written = await writeLayers(job, { source, model, plan, writer }, context, started);
+    const work = { model, inputs, calibration, writer };
+    const written = await writeLayers(recipe, work, { ...context, recipe: chosen }, started);
     return await resultOf(job.out, written, started);
   } finally {
     await writer.abort();
@@ -72,31 +72,30 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
 type Results = Pick<QuantizationResult, 'layers' | 'transforms' | 'finetune'>;
 
 interface Writing {
-  source: Checkpoint;
   model: TensorSource;
-  plan: CheckpointPlan;
+  /** Hashes of what the checkpoint is made from. */
+  inputs: Record<string, string>;
+  calibration: CalibrationInputs | null;
   writer: CheckpointWriter;
 }
 
 async function writeLayers(
-  job: QuantizationJob,
-  { source, model, plan, writer }: Writing,
+  written: Recipe,
+  { model, inputs, calibration, writer }: Writing,
   context: JobContext,
   started: number,
 ): Promise<Results> {
   const { graph } = model;
   const { recipe, signal, report } = context;
-  const inputs = await hashInputs(source, plan, signal, report);
   const dense = new Map(replacedTensors(model, recipe).map(({ name }) => [name, model.dtype(name)]));
   const layers = new LayerWriter(context, writer, linearsOf(graph).length, graph.blocks.length, dense);
-  const calibration = needsCalibration(recipe) ? await calibrationOf(job, graph, context) : null;
   if (calibration) {
     await withStores(writer.directory, context, (stores) => streamBlocks(model, layers, calibration, stores, context));
   } else await streamMatrices(model, layers, context);
   report({ phase: 'finish' });
   await layers.writeRest(model);
   const results = { layers: layers.results, transforms: layers.transforms, finetune: layers.finetune };
-  const manifest = manifestOf({ recipe, calibration: calibration?.record ?? null, inputs, ...results });
+  const manifest = manifestOf({ recipe: written, calibration: calibration?.record ?? null, inputs, ...results });
   const runLog = { seconds: secondsSince(started), peakRssBytes: peakRssBytes() };
   await writer.finish({ 'manifest.json': manifest, 'run-log.json': runLog }, { signal });
   return results;
@@ -121,7 +120,10 @@ async function withStores(
 
 /** Whether a recipe needs text; others do not read it. */
 export const needsCalibration = (recipe: Recipe): boolean =>
-  needsOf(recipe).length > 0 || recipe.finetune.length > 0 || blockTransforms(recipe).length > 0;
+  needsOf(recipe).length > 0 ||
+  recipe.finetune.length > 0 ||
+  recipe.allocation !== null ||
+  blockTransforms(recipe).length > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
   if (calibration) requireSource(calibration);

@@ -1,3 +1,4 @@
+export { type AllocatedLayer, type Allocation, allocateWidths, type WidthOption, withWidths } from './allocation.js';
 export { refuseNonFinite } from './finite.js';
 export type { HeadStatistics } from './joined-rows.js';
 export type {
@@ -24,9 +25,9 @@ export type {
   Transform,
   Warning,
 } from './method.js';
-export { gridOf, matchesLayer, type Override } from './overrides.js';
+export { gridOf, isPinned, matchesLayer, type Override } from './overrides.js';
 export { layoutOf, pack } from './pack.js';
-export { asFloat32 } from './passes.js';
+export { asFloat32, energy } from './passes.js';
 export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
 export {
   disposeSolved,
@@ -44,3 +45,4 @@ export {
 export { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
 export { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
 export { chooseScaleDtype } from './scale-dtype.js';
+export { measureWidths, type Sensitivity } from './sensitivity.js';

@@ -24,6 +24,10 @@ export function gridOf(recipe: { grid: Grid; overrides: readonly Override[] }, n
   return grid;
 }
 
+/** Whether an override gives the layer its width. */
+export const isPinned = (recipe: { overrides: readonly Override[] }, name: string): boolean =>
+  recipe.overrides.some(({ match, bits }) => bits !== undefined && matchesLayer(match, name));
+
 /** Follows every place in the name that the glob may have reached: time grows with glob times name, whatever the glob. */
 function globMatches(glob: string, name: string): boolean {
   let reached = new Set([0]);

@@ -64,7 +64,7 @@ export async function quantize(
   const { where = 'quantize.w', signal, threads } = options;
   checkThreads(threads ?? 0, 'quantize.threads');
   const full = normalizeRecipe(recipe);
-  refuseFinetune(full);
+  refuseModelSlots(full);
   const call = { where, signal, threads };
   checkOperands(w, options.statistics ?? {}, where);
   if (full.lowRank && options.statistics?.hessian?.shape.length === 3) throw headsWithLowRank(where);
@@ -82,14 +82,14 @@ export async function quantize(
   }
 }
 
-/** Finetuning needs a whole block, with its inputs. */
-function refuseFinetune({ finetune: [first] }: Recipe): void {
-  if (first)
+/** What works on blocks or on whole models has nothing to do with a matrix alone. */
+function refuseModelSlots({ transforms, finetune, allocation }: Recipe): void {
+  const slot = transforms.length ? 'transforms' : finetune.length ? 'finetune' : allocation ? 'allocation' : null;
+  if (slot)
     throw lutraError('LUTRA_E_OPTION', {
-      message: 'one matrix alone cannot be finetuned',
-      where: 'recipe.finetune',
-      found: first.method,
-      hint: 'quantizeModel finetunes the blocks of a model.',
+      message: `one matrix alone takes no ${slot}`,
+      where: `recipe.${slot}`,
+      hint: 'Use quantizeModel, or leave it out.',
     });
 }
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type LutraErrorCode, lutraError } from '../errors.js';
+import type { Allocation } from './allocation.js';
 import type { Grid, MethodChoice, Storage } from './method.js';
 import { globProblem, type Override } from './overrides.js';
 import { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
@@ -14,6 +15,8 @@ export interface Recipe {
   finetune: MethodChoice[];
   lowRank: MethodChoice | null;
   overrides: Override[];
+  /** Chooses the layers' widths within a budget; null gives every layer the grid's. */
+  allocation: Allocation | null;
 }
 
 /** A recipe as it may be written: the full form, or `{ method, bits, groupSize, … }` with the method's options beside. */
@@ -30,7 +33,15 @@ const overrideSchema = z.strictObject({
   groupSize: groupSize.optional(),
   symmetric: z.boolean().optional(),
 });
-const fullKeys = ['transforms', 'solver', 'grid', 'finetune', 'lowRank', 'overrides'];
+const allocationSchema = z.strictObject({
+  bitsPerWeight: z.number().min(1).max(64),
+  widths: z
+    .array(bits)
+    .min(1)
+    .default([2, 3, 4])
+    .transform((widths) => [...new Set(widths)].sort((a, b) => a - b)),
+});
+const fullKeys = ['transforms', 'solver', 'grid', 'finetune', 'lowRank', 'overrides', 'allocation'];
 const gridKeys = ['bits', 'groupSize', 'symmetric'];
 
 /**
@@ -58,6 +69,7 @@ export function normalizeRecipe(input: unknown): Recipe {
     finetune,
     lowRank,
     overrides,
+    allocation: written.allocation == null ? null : parse(allocationSchema, written.allocation, 'recipe.allocation'),
   };
 }
 

@@ -70,6 +70,10 @@ function subBranchParts(
   };
 }
 
+/** Bytes that are stored for a matrix. */
+export const bytesOf = (name: string, entry: QuantizedEntry): number =>
+  listOf(partsOf(name, entry)).reduce((sum, { bytes }) => sum + bytes, 0);
+
 /** In the order in which they are stored. */
 export function listOf({ codes, scales, offsets, subBranch }: Parts): Part[] {
   const { a = null, b = null, aScales = null, bScales = null } = subBranch ?? {};

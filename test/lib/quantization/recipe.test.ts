@@ -20,6 +20,7 @@ test('the short form is written out in full, with every default', () => {
     finetune: [],
     lowRank: null,
     overrides: [],
+    allocation: null,
   });
   const { solver, grid } = normalizeRecipe({
     method: 'gptq',
