@@ -3,4 +3,4 @@ export { type Corpus, type CorpusSource, readCorpus, requireSource } from './cor
 export { HessianCollector } from './hessians.js';
 export { Random } from './random.js';
 export { rotaryMean } from './rotary-mean.js';
-export { drawWindows, tokenizeCorpus, type WindowOptions } from './windows.js';
+export { drawHeldOut, drawWindows, tokenizeCorpus, type WindowOptions } from './windows.js';

@@ -67,7 +67,17 @@ export interface WindowOptions {
  * @throws `LUTRA_E_CALIBRATION_TOO_SHORT` where the stream is shorter than one window.
  */
 export function drawWindows(tokens: Int32Array, options: WindowOptions, where: string): Int32Array[] {
-  const { samples, sequenceLength, seed } = options;
+  return drawBeginnings(tokens, options, new Random(options.seed), where).map((begin) =>
+    tokens.slice(begin, begin + options.sequenceLength),
+  );
+}
+
+function drawBeginnings(
+  tokens: Int32Array,
+  { samples, sequenceLength }: WindowOptions,
+  random: Random,
+  where: string,
+): number[] {
   if (tokens.length < sequenceLength)
     throw lutraError('LUTRA_E_CALIBRATION_TOO_SHORT', {
       message: 'the calibration text is shorter than one window',
@@ -76,9 +86,57 @@ export function drawWindows(tokens: Int32Array, options: WindowOptions, where: s
       expected: `at least ${sequenceLength}`,
       hint: 'Give a longer text or a smaller sequenceLength.',
     });
+  return Array.from({ length: samples }, () => random.below(tokens.length - sequenceLength + 1));
+}
+
+/**
+ * Windows that share no token with those that `drawWindows` gives for the same options, every such beginning equally likely:
+ * what a method makes of its calibration can be checked on them. They may overlap each other.
+ *
+ * @throws `LUTRA_E_CALIBRATION_TOO_SHORT` where the calibration windows leave no room for one.
+ */
+export function drawHeldOut(tokens: Int32Array, options: WindowOptions, count: number, where: string): Int32Array[] {
+  if (count === 0) return [];
+  const { sequenceLength, seed } = options;
   const random = new Random(seed);
-  return Array.from({ length: samples }, () => {
-    const begin = random.below(tokens.length - sequenceLength + 1);
+  const gaps = freeBeginnings(drawBeginnings(tokens, options, random, where), tokens.length, sequenceLength);
+  const free = gaps.reduce((sum, { size }) => sum + size, 0);
+  if (free === 0)
+    throw lutraError('LUTRA_E_CALIBRATION_TOO_SHORT', {
+      message: 'the calibration windows leave no room for one that is held out',
+      where,
+      found: `${tokens.length} tokens`,
+      hint: 'Give a longer text, fewer samples or a smaller sequenceLength.',
+    });
+  // Goes on where the calibration windows' draws ended.
+  return Array.from({ length: count }, () => {
+    const begin = beginningAt(gaps, random.below(free));
     return tokens.slice(begin, begin + sequenceLength);
   });
+}
+
+interface Gap {
+  /** The first of `size` beginnings in a row. */
+  first: number;
+  size: number;
+}
+
+/** Where windows may begin that touch none of the drawn ones: after the end of one, a window's length before the next. */
+function freeBeginnings(drawn: readonly number[], tokens: number, sequenceLength: number): Gap[] {
+  const ascending = [...drawn].sort((a, b) => a - b);
+  return [...ascending, tokens].flatMap((next, i) => {
+    const previous = ascending[i - 1];
+    const first = previous === undefined ? 0 : previous + sequenceLength;
+    const size = next - sequenceLength - first + 1;
+    return size > 0 ? [{ first, size }] : [];
+  });
+}
+
+function beginningAt(gaps: readonly Gap[], place: number): number {
+  let rest = place;
+  for (const { first, size } of gaps) {
+    if (rest < size) return first + rest;
+    rest -= size;
+  }
+  throw lutraError('LUTRA_E_INTERNAL', { message: 'no beginning of a window lies there', found: place });
 }

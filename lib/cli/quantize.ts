@@ -24,6 +24,7 @@ interface QuantizeOptions extends CommonOptions {
   calibration?: string;
   documentSeparator?: string;
   samples?: number;
+  heldOut?: number;
   sequenceLength?: number;
   seed?: number;
   threads: number;
@@ -44,6 +45,7 @@ export function registerQuantize(program: Command): void {
     .option('--calibration <file>', 'text for the methods that look at activations (required with them)')
     .option('--document-separator <text>', 'what stands between documents of the calibration text')
     .option('--samples <n>', 'calibration windows (default: 128)', wholeNumber(1))
+    .option('--held-out <n>', 'windows besides that only measure (default: 0)', wholeNumber(0))
     .option('--sequence-length <n>', 'tokens a window (default: the smaller of model context and 2048)', wholeNumber(1))
     .option('--seed <n>', 'seed of the windows (default: 0)', wholeNumber(0))
     .addOption(threadsOption())
@@ -66,14 +68,14 @@ function checkRecipeOptions({ method, bits, groupSize, symmetric, recipe }: Quan
 
 async function run(model: string, options: QuantizeOptions, { signal }: Invocation): Promise<QuantizationResult> {
   const recipe = await readRecipe(options);
-  const { calibration: file, documentSeparator: separator, samples, sequenceLength, seed } = options;
+  const { calibration: file, documentSeparator: separator, samples, heldOut, sequenceLength, seed } = options;
   const progress = progressReporter();
   try {
     return await quantizeModel({
       model,
       out: options.out,
       recipe,
-      calibration: file === undefined ? undefined : { file, separator, samples, sequenceLength, seed },
+      calibration: file === undefined ? undefined : { file, separator, samples, heldOut, sequenceLength, seed },
       overwrite: options.overwrite,
       strict: options.strict,
       threads: options.threads,
@@ -96,6 +98,7 @@ function render(result: QuantizationResult): string {
   const rows = result.layers.map((layer) => [
     layer.name.replace(/\.weight$/, ''),
     layer.relativeError.toExponential(2),
+    layer.heldOutError?.toExponential(2) ?? '-',
     layer.damping === null ? '-' : String(layer.damping),
     layer.deadColumns,
     layer.tokens ?? '-',
@@ -111,7 +114,6 @@ function render(result: QuantizationResult): string {
     `${result.out}: ${megabytes(result.bytes)}, ${result.bitsPerWeight.toFixed(3)} bits per weight, ` +
     `${result.bitsPerParameter.toFixed(3)} bits per parameter, ${result.seconds.toFixed(1)} s, ` +
     `peak memory ${megabytes(result.peakRssBytes)}`;
-  return [table(['layer', 'relative error', 'damping', 'dead', 'tokens'], rows), ...warnings, ...tuned, summary].join(
-    '\n',
-  );
+  const head = ['layer', 'relative error', 'held out', 'damping', 'dead', 'tokens'];
+  return [table(head, rows), ...warnings, ...tuned, summary].join('\n');
 }

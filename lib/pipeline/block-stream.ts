@@ -15,6 +15,7 @@ import { type AttentionStatistics, attentionStatistics, headStatistics } from '.
 import { finetuneBlock } from './block-finetune.js';
 import { BlockRunner } from './block-runner.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import type { HeldOutWindows } from './held-out.js';
 import type { JobContext, LayerWriter, SolvedNode } from './layer-writer.js';
 import { transformBlock } from './transform-block.js';
 
@@ -53,6 +54,7 @@ export async function streamBlocks(
   try {
     using table = await source.load(graph.embedding, context);
     await runner.embed(table, windows, (window) => context.report({ phase: 'embed', window, windows: windows.length }));
+    await stores.heldOut?.embed(table);
     table.dispose();
     for (const block of graph.blocks) {
       const weights = await loadBlock(source, block, context);
@@ -61,13 +63,16 @@ export async function streamBlocks(
         const work = { source, block, weights, runner, stores, layers, context, step };
         await runOriginal(work);
         await transformBlock(work);
+        using meter = await stores.heldOut?.look(block, weights, runner);
         await quantizeBlock(work);
+        await meter?.measure(weights, layers);
         await layers.writeDense(block.tensors, weights);
-        if (step.block < step.blocks)
-          await runner.run(block, weights, {
-            into: stores.inputs,
-            onWindow: (window) => context.report({ phase: 'advance', ...step, window }),
-          });
+        if (step.block === step.blocks) continue;
+        await runner.run(block, weights, {
+          into: stores.inputs,
+          onWindow: (window) => context.report({ phase: 'advance', ...step, window }),
+        });
+        await stores.heldOut?.advance(block, weights);
       } finally {
         for (const tensor of weights.values()) tensor.dispose();
       }
@@ -77,10 +82,11 @@ export async function streamBlocks(
   }
 }
 
-/** What enters the block at hand and, where blocks are finetuned, what the original block makes of that. */
+/** What enters the block at hand; where blocks are finetuned, what the original block makes of that; and what is held out. */
 export interface ActivationStores {
   inputs: ActivationStore;
   targets: ActivationStore | null;
+  heldOut: HeldOutWindows | null;
 }
 
 /** What one block is worked on with. */

@@ -1,4 +1,4 @@
-import { drawWindows, readCorpus, tokenizeCorpus } from '../calibration/index.js';
+import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
 import type { LlamaConfig } from '../models/index.js';
 import { loadTokenizer } from '../tokenizer/index.js';
@@ -11,6 +11,8 @@ const longestDefault = 2048;
 export interface CalibrationInputs {
   /** Ids, all of one length. */
   windows: Int32Array[];
+  /** As long as those, without a token of theirs: no method sees them. */
+  heldOut: Int32Array[];
   sequenceLength: number;
   /** Tokens of the whole text. */
   tokens: number;
@@ -19,6 +21,7 @@ export interface CalibrationInputs {
     sha256: string;
     separator: string | null;
     samples: number;
+    heldOut: number;
     sequenceLength: number;
     seed: number;
     tokens: number;
@@ -41,13 +44,16 @@ export async function readCalibration(
   const longest = Math.min(longestDefault, config.context);
   const sequenceLength = wholeNumber(job.sequenceLength ?? longest, 'sequenceLength', 1, config.context);
   const seed = wholeNumber(job.seed ?? 0, 'seed', 0, Number.MAX_SAFE_INTEGER);
+  const heldOut = wholeNumber(job.heldOut ?? 0, 'heldOut', 0, 2 ** 20);
   const corpus = await readCorpus(job, signal);
   const tokens = await tokenizeCorpus(corpus, await loadTokenizer(model), signal);
-  const windows = drawWindows(tokens, { samples, sequenceLength, seed }, corpus.where);
+  const options = { samples, sequenceLength, seed };
+  const windows = drawWindows(tokens, options, corpus.where);
   const { sha256 } = corpus;
   const separator = job.separator ?? null;
-  const record = { sha256, separator, samples, sequenceLength, seed, tokens: tokens.length };
-  return { windows, sequenceLength, tokens: tokens.length, record };
+  const record = { sha256, separator, samples, heldOut, sequenceLength, seed, tokens: tokens.length };
+  const others = drawHeldOut(tokens, options, heldOut, corpus.where);
+  return { windows, heldOut: others, sequenceLength, tokens: tokens.length, record };
 }
 
 function wholeNumber(value: unknown, option: string, least: number, most: number): number {

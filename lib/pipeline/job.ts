@@ -9,6 +9,11 @@ export type CalibrationJob = CorpusSource & {
   samples?: number | undefined;
   /** Tokens of a window; the smaller of 2,048 and the model's context by default. */
   sequenceLength?: number | undefined;
+  /**
+   * Windows besides, without a token of the others, that only measure: `calibrationError` and `heldOutError` of every layer, for
+   * methods that need no text, too. None by default. Each block is computed once more for it.
+   */
+  heldOut?: number | undefined;
   /** Draws the windows; 0 by default. */
   seed?: number | undefined;
 };
@@ -48,6 +53,13 @@ export interface LayerResult extends LayerReport, Grid {
   name: string;
   /** Calibration tokens in its Hessian; null where the method takes none. */
   tokens: number | null;
+  /**
+   * tr((W − Ŵ) H (W − Ŵ)ᵀ) / tr(W H Wᵀ) of the weights as they are stored, H of the calibration windows' inputs before the block
+   * was quantized. Null unless windows are held out.
+   */
+  calibrationError: number | null;
+  /** The same with H of the windows that are held out: what is above `calibrationError` is fitted to the calibration. */
+  heldOutError: number | null;
 }
 
 /** What a transform did to one block. */

@@ -134,7 +134,7 @@ export class LayerWriter {
       tensor.dispose();
       throw error;
     }
-    this.results.push({ name, ...grid, ...report, tokens });
+    this.results.push({ name, ...grid, ...report, tokens, calibrationError: null, heldOutError: null });
     return tensor;
   }
 
@@ -161,6 +161,12 @@ export class LayerWriter {
       using tensor = await source.load(name, this.context);
       await this.writeDense([name], new Map([[name, tensor]]));
     }
+  }
+
+  /** Adds to the report of a layer that is written. */
+  record(name: string, measured: Pick<LayerResult, 'calibrationError' | 'heldOutError'>): void {
+    const result = this.results.find((one) => one.name === name);
+    if (result) Object.assign(result, measured);
   }
 }
 

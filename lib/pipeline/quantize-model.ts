@@ -2,13 +2,14 @@ import { join } from 'node:path';
 import { requireSource } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
 import { CheckpointWriter, planCheckpoint, readCheckpoint } from '../formats/index.js';
-import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
+import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
 import { checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { ActivationStore } from './activation-store.js';
 import { allocate } from './allocate.js';
 import { type ActivationStores, streamBlocks, streamMatrices } from './block-stream.js';
 import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
+import { HeldOutWindows } from './held-out.js';
 import type { QuantizationJob, QuantizationResult } from './job.js';
 import { type JobContext, LayerWriter } from './layer-writer.js';
 import { hashInputs, manifestOf } from './manifest.js';
@@ -53,7 +54,7 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   try {
     let scaleDtypes = await inspectWeights(model, recipe, context, context.report);
     const inputs = await hashInputs(source, plan, signal, context.report);
-    const calibration = needsCalibration(recipe) ? await calibrationOf(job, graph, context) : null;
+    const calibration = readsCalibration(job, recipe) ? await calibrationOf(job, graph, context) : null;
     const chosen = calibration ? await allocate(model, calibration, writer.directory, context) : recipe;
     if (chosen !== recipe) scaleDtypes = await inspectWeights(model, chosen, context, context.report);
     if (chosen !== recipe || [...scaleDtypes.values()].some((dtype) => dtype !== 'f16')) {
@@ -90,7 +91,8 @@ async function writeLayers(
   const dense = new Map(replacedTensors(model, recipe).map(({ name }) => [name, model.dtype(name)]));
   const layers = new LayerWriter(context, writer, linearsOf(graph).length, graph.blocks.length, dense);
   if (calibration) {
-    await withStores(writer.directory, context, (stores) => streamBlocks(model, layers, calibration, stores, context));
+    const stream = (stores: ActivationStores) => streamBlocks(model, layers, calibration, stores, context);
+    await withStores({ directory: writer.directory, config: graph.config, calibration }, context, stream);
   } else await streamMatrices(model, layers, context);
   report({ phase: 'finish' });
   await layers.writeRest(model);
@@ -101,20 +103,24 @@ async function writeLayers(
   return results;
 }
 
-/** Scratch files in the directory that grows: one for what enters a block, one more where blocks are finetuned. */
+/** Scratch files in the directory that grows: for what enters a block, and more where blocks are finetuned or windows held out. */
 async function withStores(
-  directory: string,
-  { recipe, signal }: JobContext,
+  { directory, config, calibration }: { directory: string; config: LlamaConfig; calibration: CalibrationInputs },
+  context: JobContext,
   work: (stores: ActivationStores) => Promise<void>,
 ): Promise<void> {
+  const { recipe, signal } = context;
   const inputs = await ActivationStore.create(join(directory, 'activations.scratch'), signal);
   let targets: ActivationStore | null = null;
+  let heldOut: HeldOutWindows | null = null;
   try {
     if (recipe.finetune.length) targets = await ActivationStore.create(join(directory, 'targets.scratch'), signal);
-    await work({ inputs, targets });
+    heldOut = await HeldOutWindows.create(config, calibration, directory, context);
+    await work({ inputs, targets, heldOut });
   } finally {
     await inputs.dispose();
     await targets?.dispose();
+    await heldOut?.dispose();
   }
 }
 
@@ -124,6 +130,10 @@ export const needsCalibration = (recipe: Recipe): boolean =>
   recipe.finetune.length > 0 ||
   recipe.allocation !== null ||
   blockTransforms(recipe).length > 0;
+
+/** Windows that are held out measure every method. */
+const readsCalibration = ({ calibration }: QuantizationJob, recipe: Recipe): boolean =>
+  needsCalibration(recipe) || (calibration?.heldOut ?? 0) > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
   if (calibration) requireSource(calibration);

@@ -29,6 +29,7 @@ export { gridOf, isPinned, matchesLayer, type Override } from './overrides.js';
 export { layoutOf, pack } from './pack.js';
 export { asFloat32, energy } from './passes.js';
 export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
+export { proxyLoss } from './proxy-loss.js';
 export {
   disposeSolved,
   isSequential,

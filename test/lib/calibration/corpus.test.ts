@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { drawWindows, readCorpus, tokenizeCorpus } from '../../../lib/calibration/index.js';
+import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../../../lib/calibration/index.js';
 import { Tokenizer } from '../../../lib/tokenizer/index.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'lutra-corpus-'));
@@ -123,4 +123,28 @@ test('a text shorter than a window is refused with both numbers', () => {
     }),
   );
   expect(drawWindows(new Int32Array(11), options, 'fits.txt')).toHaveLength(1);
+});
+
+test('windows held out share no token with the others, and reach everything that those leave', () => {
+  const stream = Int32Array.from({ length: 60 }, (_, i) => i);
+  const options = { samples: 3, sequenceLength: 7, seed: 2 };
+  const taken = new Set(drawWindows(stream, options, 'text').flatMap((window) => [...window]));
+  const free = [...stream.keys()].filter(
+    (begin) => begin + 7 <= 60 && !stream.slice(begin, begin + 7).some((token) => taken.has(token)),
+  );
+  const windows = drawHeldOut(stream, options, 1000, 'text');
+  expect(windows).toHaveLength(1000);
+  for (const window of windows) expect(window).toEqual(stream.slice(window[0], window[0]! + 7));
+  expect(new Set(windows.map((window) => window[0]))).toEqual(new Set(free));
+  expect(drawHeldOut(stream, options, 1000, 'text')).toEqual(windows);
+  expect(drawHeldOut(stream, options, 10, 'text')).toEqual(windows.slice(0, 10));
+  expect(drawHeldOut(stream, options, 0, 'text')).toEqual([]);
+});
+
+test('windows that cannot be held out are refused', () => {
+  const stream = new Int32Array(20);
+  for (const samples of [1, 200])
+    expect(() => drawHeldOut(stream, { samples, sequenceLength: 15, seed: 0 }, 1, 'text')).toThrow(
+      expect.objectContaining({ code: 'LUTRA_E_CALIBRATION_TOO_SHORT', where: 'text' }),
+    );
 });

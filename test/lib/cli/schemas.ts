@@ -14,6 +14,8 @@ const layer = z.strictObject({
   scaleDtype: z.enum(['f16', 'bf16', 'f32']),
   relativeError: number,
   rtnError: number,
+  calibrationError: nullable,
+  heldOutError: nullable,
   damping: nullable,
   deadColumns: number,
   tokens: nullable,

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
-import { drawWindows, readCorpus, tokenizeCorpus } from '../../../lib/calibration/index.js';
+import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../../../lib/calibration/index.js';
 import { readCheckpoint } from '../../../lib/formats/index.js';
 import { dequantize } from '../../../lib/ops/index.js';
 import { type Manifest, quantizeModel } from '../../../lib/pipeline/index.js';
@@ -123,22 +123,76 @@ test('a sequential job tells of every pass, and writes the same bytes for every 
   expect(three).toEqual(one);
 });
 
-test('the first layer is measured on the inputs that the calibration text gives it', async () => {
-  const out = join(scratch, 'measured');
-  const { layers } = await quantizeModel({ model, out, recipe: gptq, calibration });
-  const tokens = await tokenizeCorpus(await readCorpus(calibration), await loadTokenizer(model));
+/** What the attention of the first block reads: the normed embeddings of the windows' tokens. */
+async function firstHessian(windows: readonly Int32Array[]): Promise<Float64Array> {
   const table = await valuesOf(model, 'model.embed_tokens.weight');
   const d = tinyConfig.hidden_size;
   const hessian = new Float64Array(d * d);
-  for (const id of drawWindows(tokens, calibration, 'text').flatMap((window) => [...window])) {
+  for (const id of windows.flatMap((window) => [...window])) {
     const row = table.subarray(id * d, (id + 1) * d);
     const meanSquare = row.reduce((sum, v) => sum + v * v, 0) / d + tinyConfig.rms_norm_eps;
     for (let i = 0; i < d; i++) for (let j = 0; j < d; j++) hessian[i * d + j]! += (row[i]! * row[j]!) / meanSquare;
   }
+  return hessian;
+}
+
+test('the first layer is measured on the inputs that the calibration text gives it, and on those held out', async () => {
+  const out = join(scratch, 'measured');
+  const { layers } = await quantizeModel({ model, out, recipe: gptq, calibration: { ...calibration, heldOut: 3 } });
+  const tokens = await tokenizeCorpus(await readCorpus(calibration), await loadTokenizer(model));
   const [before, after] = [await valuesOf(model, qProj), await valuesOf(out, qProj)];
   const moved = after.map((v, i) => v - before[i]!);
-  const expected = energy(moved, d, hessian) / energy(before, d, hessian);
-  expect(Math.abs(layers.find(({ name }) => name === qProj)!.relativeError / expected - 1)).toBeLessThan(1e-3);
+  const { relativeError, calibrationError, heldOutError } = layers.find(({ name }) => name === qProj)!;
+  const d = tinyConfig.hidden_size;
+  const [seen, unseen] = [drawWindows(tokens, calibration, 'text'), drawHeldOut(tokens, calibration, 3, 'text')];
+  for (const [windows, found] of [
+    [seen, relativeError],
+    [seen, calibrationError],
+    [unseen, heldOutError],
+  ] as const) {
+    const hessian = await firstHessian(windows);
+    const expected = energy(moved, d, hessian) / energy(before, d, hessian);
+    expect(Math.abs(found! / expected - 1)).toBeLessThan(1e-3);
+  }
+  expect(manifestIn(out).calibration).toMatchObject({ samples: 6, heldOut: 3 });
+});
+
+const sequential = { ...gptq, trueSequential: true };
+test.each([rtn, gptq, sequential])(
+  'windows held out change no byte of a checkpoint, and measure: %j',
+  async (recipe) => {
+    const [out, other] = [join(scratch, 'not-held-out'), join(scratch, 'held-out')];
+    const plain = await quantizeModel({ model, out, recipe, calibration, overwrite: true });
+    const more = { ...calibration, heldOut: 5 };
+    const measured = await quantizeModel({ model, out: other, recipe, calibration: more, overwrite: true });
+    expect(filesOf(other).get('model.safetensors')).toEqual(filesOf(out).get('model.safetensors'));
+    expect(plain.layers.every(({ calibrationError }) => calibrationError === null)).toBe(true);
+    expect(measured.layers.map((layer) => ({ ...layer, calibrationError: null, heldOutError: null }))).toEqual(
+      plain.layers,
+    );
+    for (const { calibrationError, heldOutError } of measured.layers) {
+      expect(calibrationError).toBeGreaterThan(0);
+      expect(heldOutError! / calibrationError!).toBeGreaterThan(0.3);
+      expect(heldOutError).not.toBe(calibrationError);
+    }
+  },
+);
+
+test('a method fitted to few windows does worse on those held out, and one that needs no text does not', async () => {
+  const few = { ...calibration, samples: 1, heldOut: 12 };
+  const ratios = new Map<string, number>();
+  for (const recipe of [rtn, gptq]) {
+    const { layers } = await quantizeModel({
+      model,
+      out: join(scratch, `few-${recipe.method}`),
+      recipe,
+      calibration: few,
+    });
+    const logs = layers.map((layer) => Math.log(layer.heldOutError! / layer.calibrationError!));
+    ratios.set(recipe.method, Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length));
+  }
+  expect(ratios.get('gptq')).toBeGreaterThan(1.5);
+  expect(ratios.get('rtn')).toBeLessThan(1.2);
 });
 
 test('later blocks are fed by the quantized blocks before them', async () => {
