@@ -2,7 +2,7 @@ import { createBlockTape, recordBlockBackward, recordBlockLoss } from '../../mod
 import { Program, type Weight } from '../../ops/index.js';
 import { Tensor } from '../../tensor/index.js';
 import type { Call, FinetuneInput, SolvedLayer } from '../method.js';
-import { runOptions } from '../passes.js';
+import { energy, runOptions } from '../passes.js';
 import type { AdamOptions } from '../passes-finetune.js';
 import { copy, Parameter } from './parameter.js';
 import { branchOf } from './sub-branch.js';
@@ -13,6 +13,13 @@ interface Norm {
   name: string;
   live: Tensor;
   parameter: Parameter | null;
+}
+
+export interface TrainerOptions {
+  /** Whether the norms' weights are trained as well. */
+  norms: boolean;
+  /** Whether learning rates are in units of the root mean square of a layer's scales or alphas, or of a norm. */
+  relative: boolean;
 }
 
 type BlockInput = Omit<FinetuneInput<unknown>, 'options' | 'onEpoch'>;
@@ -44,8 +51,11 @@ export class BlockTrainer {
     recordBlockBackward(this.#gradients, backward, gradients);
   }
 
-  /** @param trainNorms whether the norms' weights are trained as well. */
-  static async create(input: BlockInput, trainNorms: boolean, call: Call): Promise<BlockTrainer> {
+  static async create(
+    input: BlockInput,
+    { norms: trainNorms, relative }: TrainerOptions,
+    call: Call,
+  ): Promise<BlockTrainer> {
     const weights = new Map(input.weights);
     const layers: TrainedLayer[] = [];
     const norms: Norm[] = [];
@@ -57,6 +67,7 @@ export class BlockTrainer {
       for (const { name, live } of norms) weights.set(name, live);
       const trainer = new BlockTrainer(input, layers, norms, weights, call);
       for (const parameter of trainer.#parameters()) await parameter.start(call);
+      if (relative) await trainer.#setUnits();
       return trainer;
     } catch (error) {
       for (const one of [
@@ -65,6 +76,15 @@ export class BlockTrainer {
       ])
         one.dispose();
       throw error;
+    }
+  }
+
+  async #setUnits(): Promise<void> {
+    const trained = this.norms.flatMap(({ parameter }) => (parameter ? [[parameter]] : []));
+    for (const together of [...this.layers.map(({ parameters }) => parameters), ...trained]) {
+      const { trained: numbers } = together[0]!;
+      const unit = Math.sqrt((await energy(numbers, {}, this.call)) / numbers.elements);
+      for (const parameter of together) parameter.unit = unit;
     }
   }
 

@@ -6,6 +6,8 @@ const options = z.strictObject({
   /** Passes over the calibration windows. */
   epochs: z.int().min(1).default(4),
   learningRate: z.number().positive().default(1e-5),
+  /** Whether the learning rate counts in units of what it changes: the root mean square of a layer's scales, or of a norm. */
+  relative: z.boolean().default(false),
   /** Added to the root of the second moment. */
   epsilon: z.number().positive().default(2e-5),
   weightDecay: z.number().min(0).default(1e-6),
@@ -30,8 +32,8 @@ export const decoupleqBlock: Finetune<DecoupleqBlockOptions> = {
   storageAfter: (storage) => (storage === 'zeroCode' ? 'realOffset' : storage),
   trains: ({ norms }, { attentionNorm, feedForwardNorm }) => (norms ? [attentionNorm, feedForwardNorm] : []),
   async run({ options, onEpoch, ...input }, call) {
-    const { epochs, norms, ...rest } = options;
-    const trainer = await BlockTrainer.create(input, norms, call);
+    const { epochs, norms, relative, ...rest } = options;
+    const trainer = await BlockTrainer.create(input, { norms, relative }, call);
     try {
       const lossBefore = await trainer.measure();
       await trainer.keep();

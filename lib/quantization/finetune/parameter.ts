@@ -11,6 +11,8 @@ export class Parameter {
   readonly rounded: Tensor;
   /** Where the derivatives of the loss go before `step`. */
   readonly gradient: Tensor;
+  /** What the learning rate is multiplied with. */
+  unit = 1;
   readonly #narrow: Tensor;
   readonly #moments: Tensor;
   #steps = 0;
@@ -48,7 +50,7 @@ export class Parameter {
   async step(options: AdamOptions, call: Call): Promise<void> {
     this.#steps += 1;
     const operands = { parameter: this.trained, gradient: this.gradient, moments: this.#moments };
-    await adamStep(this.#steps, operands, options, call);
+    await adamStep(this.#steps, operands, { ...options, learningRate: this.unit * options.learningRate }, call);
   }
 
   dispose(): void {

@@ -205,6 +205,23 @@ it('moves nothing where the output is the target already', async () => {
   expect(bitsOf(run)).toEqual(before);
 });
 
+it('a first step is the learning rate, in units of the scales where it is relative', async () => {
+  for (const relative of [false, true]) {
+    const learningRate = 2 ** -7;
+    const run = await blockOf(rtn, options({ relative, learningRate, epochs: 1, epsilon: 1e-30 }));
+    const before = run.solved.map((layer) => numbersOf(layer)[0]!);
+    await method.run({ ...run.input, windows: { ...run.input.windows, count: 1 } }, call);
+    run.solved.forEach((layer, index) => {
+      const scales = before[index]!;
+      const unit = relative ? Math.sqrt(scales.reduce((sum, scale) => sum + scale * scale, 0) / scales.length) : 1;
+      const moved = numbersOf(layer)[0]!.map((scale, i) => Math.abs(scale - scales[i]!));
+      const [mean, most] = [moved.reduce((sum, one) => sum + one, 0) / moved.length, Math.max(...moved)];
+      expect(mean / (learningRate * unit)).toBeCloseTo(1, 1);
+      expect(most / (learningRate * unit)).toBeLessThan(1.1);
+    });
+  }
+});
+
 it('gives the same bits for every number of threads', async () => {
   const results = [];
   for (const threads of [1, 2, 7]) {
@@ -258,7 +275,15 @@ it('a sub-branch stays, and its share counts', async () => {
 test('a recipe names it in its finetune list; one matrix alone has no block', async () => {
   const recipe = normalizeRecipe({ ...rtn, finetune: [{ method: 'decoupleq-block' }] });
   expect(recipe.finetune).toEqual([
-    { method: 'decoupleq-block', epochs: 4, learningRate: 1e-5, epsilon: 2e-5, weightDecay: 1e-6, norms: true },
+    {
+      method: 'decoupleq-block',
+      epochs: 4,
+      learningRate: 1e-5,
+      relative: false,
+      epsilon: 2e-5,
+      weightDecay: 1e-6,
+      norms: true,
+    },
   ]);
   expect(normalizeRecipe(recipe)).toEqual(recipe);
   using w = Tensor.zeros('f32', [16, 32]);
