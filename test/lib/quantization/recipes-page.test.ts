@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { finetunes, normalizeRecipe, solvers } from '../../../lib/quantization/index.js';
+import { finetunes, normalizeRecipe, solvers, transforms } from '../../../lib/quantization/index.js';
 
 const page = readFileSync(join(import.meta.dirname, '..', '..', '..', 'docs', 'recipes.md'), 'utf8');
 
@@ -13,7 +13,7 @@ test('the page’s short form is short for the page’s full form', () => {
 });
 
 test('the page tells every method and every option with its default', () => {
-  for (const { name, options } of [...solvers, ...finetunes]) {
+  for (const { name, options } of [...transforms, ...solvers, ...finetunes]) {
     expect(page).toContain(`\`${name}\``);
     for (const [option, value] of Object.entries(options.parse({}) as Record<string, unknown>)) {
       expect(page).toContain(`\`${option}\``);
