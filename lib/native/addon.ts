@@ -106,6 +106,7 @@ export const taskIds = {
   refineScales: 48,
   learnRounding: 49,
   gptqDynamicPass: 50,
+  decoupleqDescend: 51,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -89,6 +89,29 @@ export async function searchRange(
   return { scales, offsets };
 }
 
+export interface Descent {
+  /** Of Adam before the first column is rounded, and after every one that is. */
+  steps: number;
+  innerSteps: number;
+  /** In steps of the grid. */
+  rate: number;
+}
+
+/** Codes u8 [m, k] by projected gradient descent, numbers given. */
+export async function descend(
+  w: Tensor,
+  { scales, offsets }: Pick<CodedRows, 'scales' | 'offsets'>,
+  { hessian, diagonal }: DampedHessian,
+  { grid, dtype, steps, innerSteps, rate }: Descent & { grid: Grid; dtype: ScaleDtype },
+  call: Call,
+): Promise<Tensor> {
+  const codes = Tensor.zeros('u8', w.shape);
+  const operands = [hessian, diagonal, w, scales, offsets, codes];
+  const numbers = [...numbersOf(grid, w.shape[1] ?? 0, dtype), steps, innerSteps, rate];
+  await disposeOnFailure([codes], () => task('decoupleqDescend', operands, numbers, call));
+  return codes;
+}
+
 /** Rows of `candidate` with smaller errors replace those of `best`; answers how many did. */
 export async function takeBetterRows(best: CodedRows, candidate: CodedRows, call: Call): Promise<number> {
   const [taken = 0] = await task('takeBetterRows', [best, candidate].flatMap(tensorsOfRows), [], call);

@@ -372,6 +372,14 @@ const TaskRow kTasks[] = {
        const auto& t = call.tensors;
        return gptq_dynamic_pass(context, fitted_grid(call), t[0], t[1], t[2], t[3], t[4], t[5]);
      }},
+    {"decoupleqDescend", 6, 7,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       const auto& t = call.tensors;
+       const ScaleFit options{narrowed<int>(call.whole(0)), call.whole(1), call.whole(2) != 0,
+                              narrowed<Dtype>(call.whole(3))};
+       const Descent descent{call.whole(4), call.whole(5), call.parameters[6]};
+       return decoupleq_descend(context, options, descent, {t[0], t[1]}, t[2], t[3], t[4], t[5]);
+     }},
 };
 
 }  // namespace

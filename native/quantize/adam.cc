@@ -1,7 +1,6 @@
 #include "quantize/adam.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "ops/operand.h"
 
@@ -27,21 +26,13 @@ Status adam_step(Context& context, const AdamOptions& options, int64_t step, con
   if (!below_one(options.beta1) || !below_one(options.beta2) || step < 1)
     return error(Code::kOption, "adam: betas in [0, 1) and a step from 1 are needed", step, 1);
 
-  const double whole1 = 1 - std::pow(options.beta1, static_cast<double>(step));
-  const double whole2 = 1 - std::pow(options.beta2, static_cast<double>(step));
+  const AdamUpdate update(options, step);
   float* const first = moments.as<float>();
   float* const second = first + count;
   constexpr int64_t kPartElements = int64_t{1} << 14;
   return finished(context.parallel(ceil_div(count, kPartElements), [&](int64_t part) {
-    for (int64_t i = part * kPartElements; i < std::min(count, (part + 1) * kPartElements); ++i) {
-      float* const value = parameter.as<float>() + i;
-      const double slope = gradient.as<float>()[i] + options.weight_decay * *value;
-      const double m = options.beta1 * first[i] + (1 - options.beta1) * slope;
-      const double v = options.beta2 * second[i] + (1 - options.beta2) * slope * slope;
-      first[i] = static_cast<float>(m);
-      second[i] = static_cast<float>(v);
-      *value -= static_cast<float>(options.learning_rate * (m / whole1) / (std::sqrt(v / whole2) + options.epsilon));
-    }
+    for (int64_t i = part * kPartElements; i < std::min(count, (part + 1) * kPartElements); ++i)
+      update.apply(gradient.as<float>()[i], parameter.as<float>() + i, first + i, second + i);
   }));
 }
 

@@ -59,6 +59,19 @@ Status decoupleq_fit(Context& context, const ScaleFit& options, const DampedHess
 Status decoupleq_search(Context& context, const GridOptions& options, const DampedHessian& metric, const TensorView& w,
                         const TensorView& scales, const TensorView& offsets);
 
+struct Descent {
+  int64_t steps = 0;        // of Adam before the first column is rounded
+  int64_t inner_steps = 0;  // after every column that is
+  double rate = 0.0;        // in steps of the group's grid
+};
+
+// Codes u8 [m,k] for numbers given, by projected gradient descent: weights start where they are, in [0, 2^bits - 1]
+// steps of their group's grid; Adam moves them towards the least objective inside that box, then column after column is
+// rounded and all behind it move on. scales and offsets as decoupleq_fit has them. Time grows as inner_steps m k^3.
+Status decoupleq_descend(Context& context, const ScaleFit& options, const Descent& descent, const DampedHessian& metric,
+                         const TensorView& w, const TensorView& scales, const TensorView& offsets,
+                         const TensorView& codes);
+
 // Rows of `candidate` with smaller errors replace those of `best`; `taken` tells how many.
 Status take_better_rows(Context& context, const CodedRows& best, const CodedRows& candidate, int64_t* taken);
 

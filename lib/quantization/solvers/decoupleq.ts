@@ -5,6 +5,7 @@ import { disposeOnFailure, fitGrid, roundToValues, valuesOf } from '../passes.js
 import {
   type CodedRows,
   type DampedHessian,
+  descend,
   fitToCodes,
   offsetsOfGrid,
   pull,
@@ -21,6 +22,12 @@ import { withoutDeadColumns } from './hessian.js';
 const options = z.strictObject({
   /** Times that codes are chosen, at most; 1 is gptq on the grid over the group's range. */
   iterations: z.int().min(1).max(1000).default(4),
+  /** Codes by gptq's pass, or by projected gradient descent, whose time grows with the third power of the columns. */
+  rounding: z.enum(['gptq', 'gradient']).default('gptq'),
+  /** Of the descent: steps before the first column is rounded and after every one, and their length in steps of the grid. */
+  steps: z.int().min(0).max(100_000).default(200),
+  innerSteps: z.int().min(0).max(1000).default(5),
+  rate: z.number().gt(0).max(1).default(0.03),
   /** As gptq has them. */
   actOrder: z.boolean().default(true),
   damping: z.number().min(0).max(1).default(0.01),
@@ -36,8 +43,8 @@ const leastShare = 1e-4;
 
 /**
  * The layer stage of decoupleQ (arXiv 2404.12759): codes, and scales with real offsets that are free of any range, are fitted
- * in turn for the least change of the layer's output. Codes by gptq's pass with the current levels; scales and offsets of a
- * row by least squares in closed form. A row only ever moves to what is better.
+ * in turn for the least change of the layer's output. Codes by gptq's pass with the current levels, or by projected gradient
+ * descent; scales and offsets of a row by least squares in closed form. A row only ever moves to what is better.
  */
 export const decoupleq: Solver<DecoupleqOptions, HessianFactor> = {
   name: 'decoupleq',
@@ -101,7 +108,7 @@ async function startValues({ w, grid, scaleDtype }: Input, call: Call): Promise<
   });
 }
 
-/** Codes of the start by gptq's pass, or nearest ones in rows where those are better. Takes ownership of `start`. */
+/** Codes of the start, or nearest ones in rows where those are better. Takes ownership of `start`. */
 async function startRows(
   input: Input,
   start: Pick<CodedRows, 'scales' | 'offsets'>,
@@ -112,7 +119,7 @@ async function startRows(
   const made: Tensor[] = [start.scales, start.offsets];
   return await disposeOnFailure(made, async () => {
     const values = valuesOfRows(start, grid);
-    const codes = await codesFor(input, start, call);
+    const codes = await codesFor(input, start, metric, call);
     made.push(codes);
     const errors = await rowErrors(w, codes, values, metric, grid, call);
     made.push(errors);
@@ -133,7 +140,7 @@ async function alternate(input: Input, best: CodedRows, metric: DampedHessian, c
   await fitToCodes(fit, metric, best, call);
   for (let iteration = 1; iteration < options.iterations; iteration++) {
     const values = iteration === 1 ? await searchRange(w, metric, grid, dtype, call) : copyOf(best);
-    const candidate = await coded(input, values, call);
+    const candidate = await coded(input, values, metric, call);
     try {
       await fitToCodes(fit, metric, candidate, call);
       const taken = await takeBetterRows(best, candidate, call);
@@ -150,16 +157,23 @@ const copyOf = ({ scales, offsets }: CodedRows): Pick<CodedRows, 'scales' | 'off
 });
 
 /** Codes for these values, errors not known yet. Takes ownership of the values. */
-async function coded(input: Input, values: Pick<CodedRows, 'scales' | 'offsets'>, call: Call): Promise<CodedRows> {
-  const codes = await disposeOnFailure([values.scales, values.offsets], () => codesFor(input, values, call));
+async function coded(
+  input: Input,
+  values: Pick<CodedRows, 'scales' | 'offsets'>,
+  metric: DampedHessian,
+  call: Call,
+): Promise<CodedRows> {
+  const codes = await disposeOnFailure([values.scales, values.offsets], () => codesFor(input, values, metric, call));
   return { ...values, codes, errors: Tensor.zeros('f64', [input.w.shape[0] ?? 0]) };
 }
 
 async function codesFor(
-  { w, grid, prepared }: Input,
+  { w, grid, scaleDtype: dtype, options, prepared }: Input,
   values: Pick<CodedRows, 'scales' | 'offsets'>,
+  metric: DampedHessian,
   call: Call,
 ): Promise<Tensor> {
+  if (options.rounding === 'gradient') return await descend(w, values, metric, { ...options, grid, dtype }, call);
   const { order, factor } = prepared as HessianFactor & { factor: Tensor };
   return await columnPass(w, valuesOfRows(values, grid), { order, factor }, grid, call);
 }

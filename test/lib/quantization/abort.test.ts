@@ -34,6 +34,7 @@ test.each([
   ['bcq', { weighting: 'hessian', errorFeedback: true, symmetric: true }],
   ['decoupleq', {}],
   ['decoupleq', { symmetric: true }],
+  ['decoupleq', { rounding: 'gradient', steps: 2, innerSteps: 0, iterations: 2 }],
 ])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
   const recipe = { method, bits: 3, groupSize: 32, ...options };
   const h = gram(k, 40, 7);

@@ -22,6 +22,13 @@ function errors(w: Float32Array, weights: Float32Array, h: Float64Array): number
   );
 }
 
+const energyShare = (w: Float32Array, weights: Float32Array, h: Float64Array) =>
+  energy(
+    weights.map((v, i) => v - w[i]!),
+    k,
+    h,
+  ) / energy(w, k, h);
+
 test('more iterations never make any row’s error larger, and the first ones make it smaller', async () => {
   for (const [groupSize, symmetric] of [
     [32, false],
@@ -91,6 +98,19 @@ test('the error is far below gptq’s at two bits', async () => {
   }
 });
 
+test('the descent chooses codes that are better than nearest ones, and never worse in a row', async () => {
+  const w = normal(m, k, 17);
+  const h = gram(k, 300, 18);
+  const descent = { rounding: 'gradient', steps: 60, innerSteps: 2 };
+  const one = await quantized(w, k, recipe({ ...descent, iterations: 1, damping: 0.01 }), h);
+  const rtn = await quantized(w, k, { method: 'rtn', bits: 2, groupSize: 32 });
+  expect(one.report.relativeError).toBeLessThan(0.7 * energyShare(w, rtn.weights, h));
+  const more = await quantized(w, k, recipe({ ...descent, iterations: 3, damping: 0.01 }), h);
+  expect(more.report.relativeError).toBeLessThan(one.report.relativeError);
+  for (const threads of [1, 3])
+    expect(await quantized(w, k, recipe({ ...descent, iterations: 3, damping: 0.01 }), h, { threads })).toEqual(more);
+});
+
 test('scales and real offsets are stored, scales alone with a symmetric grid', async () => {
   using hessian = Tensor.copyOf(gram(k, 300, 9), [k, k]);
   for (const symmetric of [false, true]) {
@@ -142,7 +162,15 @@ test('dead columns, silent inputs and Hessians that do not factor are on record,
 
 test('options that make no sense are refused', async () => {
   const w = normal(m, k, 16);
-  for (const options of [{ iterations: 0 }, { iterations: 1.5 }, { damping: 2 }, { trueSequential: 1 }, { steps: 1 }])
+  for (const options of [
+    { iterations: 0 },
+    { iterations: 1.5 },
+    { damping: 2 },
+    { trueSequential: 1 },
+    { rounding: 'up' },
+    { rate: 0 },
+    { step: 1 },
+  ])
     await expect(quantized(w, k, recipe(options))).rejects.toMatchObject({ code: 'LUTRA_E_OPTION' });
   await expect(quantized(w, k, recipe())).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: 'quantize.w' });
 });

@@ -302,3 +302,71 @@ LUTRA_TEST(decoupleq, refuses) {
   CHECK(code(f.options) == Code::kNonFinite);
   CHECK(f.run(context).code == Code::kNonFinite);
 }
+
+// In a metric that couples nothing, the box's nearest point is where weights start, and rounding is to nearest.
+LUTRA_TEST(decoupleq, the_descent_with_a_plain_metric_rounds) {
+  for (const bool symmetric : {false, true}) {
+    Fit f(7, 75, grid(3, 32, symmetric), 41);
+    for (int64_t i = 0; i < 75; ++i)
+      for (int64_t j = 0; j < 75; ++j) f.p.h(i, j) = i == j ? 1.0 + double(i % 3) : 0.0;
+    Operand<uint8_t> rounded({7, 75});
+    const LevelKind kind = symmetric ? LevelKind::kZeroCode : LevelKind::kRealOffset;
+    Context& context = f.p.lanes.context;
+    CHECK(levels_of(context, kind, f.scales.view, symmetric ? f.p.zeros.view : f.offsets.view, f.levels.view).ok());
+    CHECK(round_to_levels(context, f.options.group_size, f.p.w.view, f.levels.view, rounded.view).ok());
+    const Descent descent{20, 2, 0.02};
+    CHECK(decoupleq_descend(context, f.options, descent, f.metric(), f.p.w.view, f.scales.view, f.offsets.view,
+                            f.codes.view)
+              .ok());
+    int64_t same = 0;  // a weight within rounding of halfway may fall the other way
+    for (size_t i = 0; i < f.codes.count(); ++i) same += f.codes[i] == rounded[i];
+    CHECK(same >= static_cast<int64_t>(f.codes.count()) - 2);
+  }
+}
+
+LUTRA_TEST(decoupleq, the_descent_betters_rounding_and_ignores_lanes_and_units) {
+  const auto codes = [](double factor, int lanes, double* before, double* after) {
+    Fit f(9, 70, grid(2, 32), 43);
+    for (size_t i = 0; i < f.p.hessian.count(); ++i) f.p.hessian[i] *= factor;
+    for (size_t i = 0; i < f.diagonal.count(); ++i) f.diagonal[i] *= factor;
+    f.scales[f.at(2, 40)] = 0;                          // every code is the offset
+    f.offsets[f.at(3, 0)] += 3 * f.scales[f.at(3, 0)];  // a grid turned round
+    f.scales[f.at(3, 0)] *= -1;
+    Lanes own(lanes);
+    CHECK(levels_of(own.context, LevelKind::kRealOffset, f.scales.view, f.offsets.view, f.levels.view).ok());
+    CHECK(round_to_levels(own.context, 32, f.p.w.view, f.levels.view, f.codes.view).ok());
+    *before = 0;
+    for (const double objective : f.objectives()) *before += objective;
+    const Descent descent{60, 3, 0.03};
+    CHECK(decoupleq_descend(own.context, f.options, descent, f.metric(), f.p.w.view, f.scales.view, f.offsets.view,
+                            f.codes.view)
+              .ok());
+    *after = 0;
+    for (const double objective : f.objectives()) *after += objective;
+    return std::vector<uint8_t>(f.codes.data(), f.codes.data() + f.codes.count());
+  };
+  double before, after;
+  const std::vector<uint8_t> plain = codes(1, 1, &before, &after);
+  CHECK_LE(after, 0.7 * before);
+  CHECK(plain == codes(1, 3, &before, &after));
+  CHECK(plain == codes(1024, 2, &before, &after));
+  for (const uint8_t code : plain) CHECK(code < 4);
+}
+
+LUTRA_TEST(decoupleq, the_descent_refuses) {
+  Fit f(3, 20, grid(2, 8), 47);
+  const auto code = [&](const Descent& descent) {
+    return decoupleq_descend(f.p.lanes.context, f.options, descent, f.metric(), f.p.w.view, f.scales.view,
+                             f.offsets.view, f.codes.view)
+        .code;
+  };
+  CHECK(code({1, 1, 0.1}) == Code::kOk);
+  CHECK(code({-1, 1, 0.1}) == Code::kOption);
+  CHECK(code({1, -1, 0.1}) == Code::kOption);
+  CHECK(code({1, 1, 0}) == Code::kOption);
+  f.options.group_size = 16;
+  CHECK(code({1, 1, 0.1}) == Code::kShape);
+  f.options.group_size = 8;
+  f.scales[1] = INFINITY;
+  CHECK(code({1, 1, 0.1}) == Code::kNonFinite);
+}
