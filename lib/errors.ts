@@ -23,6 +23,14 @@ export type LutraErrorCode =
   | 'LUTRA_E_FORMAT_VERSION'
   | 'LUTRA_E_DISPOSED'
   | 'LUTRA_E_DEVICE'
+  | 'LUTRA_E_CUDA_NOT_BUILT'
+  | 'LUTRA_E_CUDA_OBJECT'
+  | 'LUTRA_E_CUDA_ABI'
+  | 'LUTRA_E_CUDA_NO_DRIVER'
+  | 'LUTRA_E_CUDA_DRIVER'
+  | 'LUTRA_E_CUDA_NO_DEVICE'
+  | 'LUTRA_E_CUDA_ARCHITECTURE'
+  | 'LUTRA_E_CUDA_MEMORY'
   | 'LUTRA_E_NO_BINARY'
   | 'LUTRA_E_INTERNAL';
 
@@ -94,6 +102,14 @@ const families: Record<LutraErrorCode, typeof LutraError> = {
   LUTRA_E_FORMAT_VERSION: LutraFormatError,
   LUTRA_E_DISPOSED: LutraInputError,
   LUTRA_E_DEVICE: LutraDeviceError,
+  LUTRA_E_CUDA_NOT_BUILT: LutraDeviceError,
+  LUTRA_E_CUDA_OBJECT: LutraDeviceError,
+  LUTRA_E_CUDA_ABI: LutraDeviceError,
+  LUTRA_E_CUDA_NO_DRIVER: LutraDeviceError,
+  LUTRA_E_CUDA_DRIVER: LutraDeviceError,
+  LUTRA_E_CUDA_NO_DEVICE: LutraDeviceError,
+  LUTRA_E_CUDA_ARCHITECTURE: LutraDeviceError,
+  LUTRA_E_CUDA_MEMORY: LutraDeviceError,
   LUTRA_E_NO_BINARY: LutraDeviceError,
   LUTRA_E_INTERNAL: LutraInternalError,
 };

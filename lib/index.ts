@@ -26,7 +26,14 @@ export {
   loadModel,
   Model,
 } from './inference/index.js';
-export { type Diagnosis, doctor, type LutGemmWay, nativeMemory } from './native/index.js';
+export {
+  type CudaReport,
+  type CudaState,
+  type Diagnosis,
+  doctor,
+  type LutGemmWay,
+  nativeMemory,
+} from './native/index.js';
 export {
   dequantize,
   type LutGemmOptions,

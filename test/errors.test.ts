@@ -1,12 +1,13 @@
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { isLutraErrorCode, LutraError, type LutraErrorCode } from '../lib/errors.js';
 import { planSafetensors, SafetensorsWriter } from '../lib/formats/index.js';
 import { loadModel, type QuantizationJob, quantize, quantizeModel, Tensor } from '../lib/index.js';
 import { load } from '../lib/native/index.js';
 import { type Damage, damages, editConfig } from './damaged-model.js';
+import { fakeCuda } from './fake-cuda.js';
 import { scratchDirectory, words, writeRandomModel } from './lib/pipeline/random-model.js';
 import { mountSmallDisk } from './small-disk.js';
 
@@ -34,6 +35,12 @@ const damaged = (damage: Damage) => {
   cpSync('model', 'damaged', { recursive: true });
   damages[damage]('damaged');
   return job({ model: 'damaged' });
+};
+
+const objects = scratchDirectory();
+const onCuda = async (object: string) => {
+  vi.stubEnv('LUTRA_CUDA_PATH', object);
+  await loadModel('model', { device: 'cuda' }).finally(() => vi.unstubAllEnvs());
 };
 
 /** Raises every code that there is (the compiler sees to that) from a real cause. */
@@ -79,7 +86,15 @@ const causes: Record<LutraErrorCode, () => unknown> = {
     tensor.dispose();
     tensor.read();
   },
-  LUTRA_E_DEVICE: () => loadModel('model', { device: 'cuda' }),
+  LUTRA_E_DEVICE: () => onCuda(fakeCuda(objects, 'ok')),
+  LUTRA_E_CUDA_NOT_BUILT: () => onCuda(join(objects, 'nothing.so')),
+  LUTRA_E_CUDA_OBJECT: () => onCuda(join(root, 'package.json')),
+  LUTRA_E_CUDA_ABI: () => onCuda(fakeCuda(objects, 'ok', 99)),
+  LUTRA_E_CUDA_NO_DRIVER: () => onCuda(fakeCuda(objects, 'noDriver')),
+  LUTRA_E_CUDA_DRIVER: () => onCuda(fakeCuda(objects, 'driverTooOld')),
+  LUTRA_E_CUDA_NO_DEVICE: () => onCuda(fakeCuda(objects, 'noDevice')),
+  LUTRA_E_CUDA_ARCHITECTURE: () => onCuda(fakeCuda(objects, 'noArchitecture')),
+  LUTRA_E_CUDA_MEMORY: () => onCuda(fakeCuda(objects, 'noMemory')),
   LUTRA_E_NO_BINARY: () => load('empty'),
   // No input is known to raise it: the library itself must be misused from inside.
   LUTRA_E_INTERNAL: async () => {

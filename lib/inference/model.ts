@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { lutraError } from '../errors.js';
 import { readCheckpoint } from '../formats/index.js';
 import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
+import { requireCuda } from '../native/index.js';
 import { checkBatchInvariant, checkMode, checkThreads, type Mode, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import { loadTokenizer, type Tokenizer } from '../tokenizer/index.js';
@@ -12,7 +13,7 @@ import { disposeWeights, loadWeights } from './load-weights.js';
 import { prefillChunk, Session, type SessionModel, type SessionOptions } from './session.js';
 
 export interface LoadOptions {
-  /** 'auto' takes what there is and says it in `model.device`; 'cuda' is not in this version. */
+  /** 'auto' takes what there is and says it in `model.device`; no model runs on 'cuda' in this version. */
   device?: 'cpu' | 'auto' | 'cuda' | undefined;
   /** Accuracy of products with packed weights; 'accurate' by default. */
   mode?: Mode | undefined;
@@ -136,7 +137,7 @@ export class Model implements SessionModel {
  * Loads a Hugging Face directory of the Llama family, quantized by lutra or not.
  *
  * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL` where the directory is not such a model;
- *   `LUTRA_E_DEVICE` for 'cuda'; `LUTRA_E_OPTION` for an unknown device or mode, or unusable threads; format errors of `readCheckpoint`; `signal.reason`
+ *   what `requireCuda` throws where 'cuda' cannot be used, `LUTRA_E_DEVICE` where it could; `LUTRA_E_OPTION` for an unknown device or mode, or unusable threads; format errors of `readCheckpoint`; `signal.reason`
  */
 export async function loadModel(dir: string, options: LoadOptions = {}): Promise<Model> {
   const { mode = 'accurate', batchInvariant = false, threads = 0, signal } = options;
@@ -160,10 +161,19 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
 
 function checkDevice(device: string): void {
   if (device === 'cpu' || device === 'auto') return;
-  const cuda = device === 'cuda' || device.startsWith('cuda:');
-  throw lutraError(cuda ? 'LUTRA_E_DEVICE' : 'LUTRA_E_OPTION', {
-    message: cuda ? 'this version has no CUDA backend' : 'unknown device',
-    where: 'loadModel.device',
+  const where = 'loadModel.device';
+  const index = /^cuda(?::(\d{1,3}))?$/.exec(device);
+  if (!index)
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'unknown device',
+      where,
+      found: device,
+      expected: "'cpu', 'cuda' or 'auto'",
+    });
+  requireCuda(Number(index[1] ?? 0), where);
+  throw lutraError('LUTRA_E_DEVICE', {
+    message: 'this version runs no model on a CUDA device',
+    where,
     found: device,
     expected: "'cpu' or 'auto'",
   });

@@ -216,6 +216,22 @@ export interface Addon {
   ): Promise<number[]>;
   /** Bytes of native tensors alive in this process. */
   nativeMemory(): number;
+  /** Opens the CUDA backend at `path`, or beside the addon, and asks it about a device. Never throws for what it finds. */
+  probeCuda(
+    device: number,
+    path: string | null,
+  ): {
+    /** Index into `cudaStates`. */
+    state: number;
+    path: string;
+    detail: string;
+    driverVersion: number;
+    runtimeVersion: number;
+    computeCapability: number;
+    memoryBytes: number;
+    name: string;
+    builtFor: string;
+  };
   describe(): {
     isa: string;
     features: number;

@@ -1,4 +1,5 @@
 import type { LutGemmWay } from './addon.js';
+import { type CudaReport, probeCuda } from './cuda.js';
 import { addon, platformName } from './loader.js';
 
 /** Bit i of `describe().features`, in the order of native/platform/cpu_features.h. */
@@ -20,7 +21,7 @@ const featureNames = [
 ];
 
 /** Variables that change what lutra does; docs/cli.md explains them. */
-const variables = ['LUTRA_ISA', 'LUTRA_THREADS', 'LUTRA_PREBUILD'];
+const variables = ['LUTRA_ISA', 'LUTRA_THREADS', 'LUTRA_PREBUILD', 'LUTRA_CUDA_PATH'];
 
 /** What lutra found on this machine. */
 export interface Diagnosis {
@@ -35,7 +36,7 @@ export interface Diagnosis {
   kernels: Record<string, string>;
   /** How lutGemm multiplies, by accuracy mode, kind and width of the weights, and tokens computed together. */
   lutGemm: LutGemmWay[];
-  cuda: { built: boolean; message: string };
+  cuda: CudaReport;
   /** lutra's environment variables that are set. */
   environment: Record<string, string>;
   /** What is wrong and what to do about it; empty when nothing is. */
@@ -61,6 +62,9 @@ export function doctor(): Diagnosis {
     advice.push(
       'the processor has AMX, but the operating system gives this process no tiles: products run without them',
     );
+  const cuda = probeCuda();
+  if (cuda.built && !['ready', 'noDriver', 'noDevice'].includes(cuda.state))
+    advice.push(`CUDA cannot be used: ${cuda.message}`);
   const set = variables.flatMap((name) => (process.env[name] ? [[name, process.env[name]] as const] : []));
   return {
     node: process.version,
@@ -70,7 +74,7 @@ export function doctor(): Diagnosis {
     threads,
     kernels,
     lutGemm,
-    cuda: { built: false, message: 'this version has no CUDA backend' },
+    cuda,
     environment: Object.fromEntries(set),
     advice,
   };

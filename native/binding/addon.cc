@@ -1,6 +1,8 @@
 // The addon's exports. lib/native/addon.ts types every name here.
 #include <napi.h>
 
+#include <string>
+
 #include "binding/arguments.h"
 #include "binding/environment.h"
 #include "binding/failure.h"
@@ -8,6 +10,7 @@
 #include "binding/program_object.h"
 #include "binding/tasks.h"
 #include "binding/tensor_object.h"
+#include "device/device.h"
 #include "ops/kernel_choices.h"
 #include "ops/lut_gemm.h"
 #include "platform/isa.h"
@@ -90,6 +93,26 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   return facts;
 }
 
+// probeCuda(device, path or null): what kept the CUDA backend from being used, as the number of a DeviceState, and what
+// is known.
+Napi::Value probe_cuda(const Napi::CallbackInfo& info) {
+  const int32_t device = static_cast<int32_t>(whole_number(info[0], "device", 0, 1024));
+  const std::string path = info[1].IsString() ? info[1].As<Napi::String>().Utf8Value() : std::string();
+  DeviceReport report;
+  device_table(path.empty() ? nullptr : path.c_str(), device, &report);
+  Napi::Object found = Napi::Object::New(info.Env());
+  found.Set("state", static_cast<int>(report.state));
+  found.Set("path", report.path);
+  found.Set("detail", report.detail);
+  found.Set("driverVersion", report.facts.driver_version);
+  found.Set("runtimeVersion", report.facts.runtime_version);
+  found.Set("computeCapability", report.facts.compute_capability);
+  found.Set("memoryBytes", static_cast<double>(report.facts.memory_bytes));
+  found.Set("name", report.facts.name);
+  found.Set("builtFor", report.facts.built_for);
+  return found;
+}
+
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   auto environment = std::make_unique<Environment>(env);
   const auto add_class = [&](const char* name, Napi::Function constructor, Napi::FunctionReference* reference) {
@@ -105,6 +128,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("lutGemmAsync", Napi::Function::New<lut_gemm_async>(env, "lutGemmAsync"));
   exports.Set("task", Napi::Function::New<run_task>(env, "task"));
   exports.Set("nativeMemory", Napi::Function::New<native_memory>(env, "nativeMemory"));
+  exports.Set("probeCuda", Napi::Function::New<probe_cuda>(env, "probeCuda"));
   exports.Set("describe", Napi::Function::New<describe>(env, "describe"));
   env.SetInstanceData(environment.release());
   return exports;

@@ -68,4 +68,16 @@ Status from_fragments(const PackedLayout& layout, const uint32_t* fragments, uin
   return ok_status();
 }
 
+int fragment_code(const PackedLayout& layout, const uint32_t* fragments, int64_t row, int64_t col) {
+  const auto [lane, pair] = lane_pair(static_cast<int>(row % kTileRows), static_cast<int>(col % kUnitCols));
+  const uint32_t* const unit = fragments + unit_at(layout, row / kTileRows, col / kUnitCols);
+  int code = 0;
+  for (int j = 0; j < layout.bits; ++j) {
+    const FragmentPlace place = fragment_place(layout.bits, pair, j);
+    const uint32_t word = unit[unit_word_at(layout.bits, lane, place.word)];
+    code |= static_cast<int>((word >> (place.bit + col % 2 * 16)) & 1u) << j;
+  }
+  return code;
+}
+
 }  // namespace lutra::cuda

@@ -64,4 +64,7 @@ inline int64_t fragment_words(const PackedLayout& layout) {
 Status to_fragments(const PackedLayout& layout, const uint32_t* tiles, uint32_t* fragments);
 Status from_fragments(const PackedLayout& layout, const uint32_t* fragments, uint32_t* tiles);
 
+// The code of one weight.
+int fragment_code(const PackedLayout& layout, const uint32_t* fragments, int64_t row, int64_t col);
+
 }  // namespace lutra::cuda

@@ -17,7 +17,6 @@ constexpr int kMostIdleTurns = 1 << 16;  // of waiting in loops before the grid 
 
 class Grid;
 
-// Stacks outlive their fibers: blocks that start later take them over.
 class Stack {
  public:
   Stack()
@@ -35,7 +34,25 @@ class Stack {
   void* memory_;
 };
 
+// Stacks that no grid uses: making one costs more than what most fibers do.
+std::vector<std::unique_ptr<Stack>>& idle_stacks() {
+  thread_local std::vector<std::unique_ptr<Stack>> stacks;
+  return stacks;
+}
+
+std::unique_ptr<Stack> take_stack() {
+  auto& idle = idle_stacks();
+  if (idle.empty()) return std::make_unique<Stack>();
+  std::unique_ptr<Stack> stack = std::move(idle.back());
+  idle.pop_back();
+  return stack;
+}
+
 struct Fiber {
+  ~Fiber() {
+    if (stack) idle_stacks().push_back(std::move(stack));
+  }
+
   ucontext_t context = {};
   std::unique_ptr<Stack> stack;
   int block = 0;
@@ -147,7 +164,7 @@ class Grid {
       auto& fiber = block.fibers[t];
       if (!fiber) {
         fiber = std::make_unique<Fiber>();
-        fiber->stack = std::make_unique<Stack>();
+        fiber->stack = take_stack();
       }
       if (!fiber->stack->ok() || getcontext(&fiber->context)) {
         wrong_ = "no memory for the fibers";

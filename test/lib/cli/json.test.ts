@@ -99,7 +99,7 @@ describe('--json', () => {
   it('doctor tells the machine', async () => {
     const { result } = await json('doctor');
     expect(result.node).toBe(process.version);
-    expect(result.cuda.built).toBe(false);
+    expect(result.cuda.built).toBe(result.cuda.state !== 'notBuilt');
   });
 
   it('a failure is one object too, and one line on stderr', async () => {

@@ -107,8 +107,7 @@ std::string DecodeOperands::run(const DecodeRun& run, std::vector<float>* result
   if (!wrong.empty()) return wrong;
   for (uint32_t counter : counters)
     if (counter != 0) return "a counter is not zero after the launch";
-  result->resize(outputs);
-  for (size_t i = 0; i < outputs; ++i) (*result)[i] = stored(y.data(), i, run.y_dtype);
+  *result = stored_floats(y.data(), outputs, run.y_dtype);
   return "";
 }
 
@@ -117,13 +116,16 @@ double decode_limit(Dtype x_dtype, int parts) {
   return mode_limit(parts == 2 ? Mode::kAccurate : Mode::kFast);
 }
 
-std::string decode_parity(DecodeOperands& operands, const LutCase& problem, const DecodeRun& run) {
+std::vector<float> stored_floats(const uint8_t* bytes, size_t count, Dtype dtype) {
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = stored(bytes, i, dtype);
+  return values;
+}
+
+std::string decode_errors(DecodeOperands& operands, const DecodeRun& run, const std::vector<float>& y) {
   const char* types[] = {"f32", "f16", "bf16"};
-  const std::string where =
-      problem.describe() + " x " + types[static_cast<int>(run.x_dtype)] + " parts " + std::to_string(run.parts) + ": ";
-  std::vector<float> y;
-  const std::string wrong = operands.run(run, &y);
-  if (!wrong.empty()) return where + wrong;
+  const std::string where = operands.problem().describe() + " x " + types[static_cast<int>(run.x_dtype)] + " parts " +
+                            std::to_string(run.parts) + ": ";
   const std::vector<double> answer = operands.answer();
   double error = 0;
   double power = 0;

@@ -25,7 +25,10 @@ class DecodeOperands {
   explicit DecodeOperands(const LutCase& problem, Dtype x_dtype);
 
   LutOperands& logical() { return logical_; }
-  // x [tokens, cols] as stored, y as f32 [tokens, rows]. What was wrong with the launch, or nothing.
+  const LutCase& problem() const { return problem_; }
+  const Guarded<uint32_t>& fragments() const { return fragments_; }
+  const Guarded<uint8_t>& x() const { return x_; }
+  // One launch on the host's machine: y as f32 [tokens, rows]. What was wrong with it, or nothing.
   std::string run(const DecodeRun& run, std::vector<float>* y);
   // The answer for x as stored.
   std::vector<double> answer() const { return logical_.answer(); }
@@ -40,7 +43,9 @@ class DecodeOperands {
 
 // The share of the expected power that errors may have.
 double decode_limit(Dtype x_dtype, int parts);
-// Runs and compares; what is wrong, or nothing.
-std::string decode_parity(DecodeOperands& operands, const LutCase& problem, const DecodeRun& run);
+// Compares the outputs of a run; what is wrong, or nothing.
+std::string decode_errors(DecodeOperands& operands, const DecodeRun& run, const std::vector<float>& y);
+// `count` outputs of the stored type as fp32.
+std::vector<float> stored_floats(const uint8_t* bytes, size_t count, Dtype dtype);
 
 }  // namespace lutra::test

@@ -32,6 +32,9 @@ LUTRA_TEST(cuda, fragments_are_an_exact_inverse_of_tiles) {
       Guarded<uint32_t> back(static_cast<size_t>(tile_words));
       CHECK(to_fragments(problem.layout, operands.words(), fragments.data()).ok());
       CHECK(set_bits(fragments.data(), fragment_words(problem.layout)) == set_bits(operands.words(), tile_words));
+      for (int64_t i = 0; i < rows * cols; i += 7)
+        CHECK(fragment_code(problem.layout, fragments.data(), i / cols, i % cols) ==
+              operands.codes()[static_cast<size_t>(i)]);
       CHECK(from_fragments(problem.layout, fragments.data(), back.data()).ok());
       CHECK(std::equal(back.data(), back.data() + tile_words, operands.words()));
     }

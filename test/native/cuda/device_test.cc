@@ -1,0 +1,216 @@
+// The CUDA backend itself, through its C ABI, against the fp64 answer. An executable of its own: it needs a device, and
+// says "skipped: no device" where there is none.
+#include "device/device.h"
+
+#include <array>
+#include <cstdlib>
+
+#include "cuda/lut_gemm/fragments.h"
+#include "decode_runs.h"
+
+using namespace lutra;
+using namespace lutra::test;
+
+namespace {
+
+const LutraCudaTable* table() {
+  static const LutraCudaTable* const found = [] {
+    DeviceReport report;
+    return device_table(std::getenv("LUTRA_CUDA_PATH"), 0, &report);
+  }();
+  return found;
+}
+
+bool no_device() {
+  if (table()) return false;
+  skip("no device");
+  return true;
+}
+
+// A context, and memory that goes with it.
+class Device {
+ public:
+  Device() { CHECK(table()->create_context(0, &context_) == LUTRA_CUDA_OK); }
+  ~Device() { table()->destroy_context(context_); }
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  LutraCudaContext* context() { return context_; }
+  void expect(int32_t result) {
+    if (result != LUTRA_CUDA_OK) fail(__FILE__, __LINE__, table()->last_error(context_));
+  }
+  void* memory(size_t bytes) {
+    void* data = nullptr;
+    expect(table()->allocate(context_, bytes, &data));
+    return data;
+  }
+  void* uploaded(const void* from, size_t bytes) {
+    if (!from || bytes == 0) return nullptr;
+    void* const to = memory(bytes);
+    expect(table()->upload(context_, nullptr, to, from, bytes));
+    return to;
+  }
+
+ private:
+  LutraCudaContext* context_ = nullptr;
+};
+
+size_t stored_bytes(int64_t count, Dtype dtype) { return static_cast<size_t>(count) * dtype_bytes(dtype); }
+
+LutraCudaMatrix uploaded_matrix(Device& device, DecodeOperands& operands) {
+  const PackedView view = operands.logical().view();
+  const PackedLayout& layout = view.layout;
+  const SubBranch& branch = view.sub_branch;
+  const Dtype offsets = layout.offset_kind == OffsetKind::kZeroCode ? Dtype::kU8 : layout.offset_dtype;
+  LutraCudaMatrix w = {};
+  w.rows = layout.rows;
+  w.cols = layout.cols;
+  w.group_size = layout.group_size;
+  w.bits = layout.bits;
+  w.kind = static_cast<int32_t>(layout.kind);
+  w.offset_kind = static_cast<int32_t>(layout.offset_kind);
+  w.scale_dtype = static_cast<int32_t>(layout.scale_dtype);
+  w.offset_dtype = static_cast<int32_t>(layout.offset_dtype);
+  w.codes = device.uploaded(operands.fragments().data(), operands.fragments().size() * sizeof(uint32_t));
+  w.scales = device.uploaded(view.scales, stored_bytes(layout.scales_elements(), layout.scale_dtype));
+  w.offsets = device.uploaded(view.offsets, stored_bytes(layout.offsets_elements(), offsets));
+  w.branch_rank = branch.rank;
+  w.branch_dtype = static_cast<int32_t>(branch.dtype);
+  w.branch_a = device.uploaded(branch.a, stored_bytes(branch.rank * layout.cols, branch.dtype));
+  w.branch_b = device.uploaded(branch.b, stored_bytes(branch.rank * layout.rows, branch.dtype));
+  if (branch.rank == 0) return w;
+  w.branch_a_scales =
+      static_cast<const float*>(device.uploaded(branch.a_scales, stored_bytes(branch.rank, Dtype::kF32)));
+  w.branch_b_scales =
+      static_cast<const float*>(device.uploaded(branch.b_scales, stored_bytes(layout.rows, Dtype::kF32)));
+  return w;
+}
+
+// Runs the product several times on one workspace, which must leave the same bits each time.
+std::vector<float> product(Device& device, DecodeOperands& operands, const DecodeRun& run) {
+  const LutCase& problem = operands.problem();
+  const size_t outputs = static_cast<size_t>(problem.tokens * problem.layout.rows);
+  std::vector<uint8_t> y(outputs * dtype_bytes(run.y_dtype), 0xff);
+  LutraCudaLutGemm op = {};
+  op.bytes = sizeof op;
+  op.tokens = static_cast<int32_t>(problem.tokens);
+  op.parts = run.parts;
+  op.x_dtype = static_cast<int32_t>(run.x_dtype);
+  op.y_dtype = static_cast<int32_t>(run.y_dtype);
+  op.w = uploaded_matrix(device, operands);
+  op.x = device.uploaded(operands.x().data(), operands.x().size());
+  op.y = device.uploaded(y.data(), y.size());
+  uint64_t bytes = 0;
+  device.expect(table()->workspace(device.context(), LUTRA_CUDA_OP_LUT_GEMM, &op, &bytes));
+  op.workspace = device.memory(bytes);
+  device.expect(table()->clear(device.context(), nullptr, op.workspace, bytes));
+  std::vector<uint8_t> first;
+  for (int turn = 0; turn < 3; ++turn) {
+    device.expect(table()->launch(device.context(), nullptr, LUTRA_CUDA_OP_LUT_GEMM, &op));
+    device.expect(table()->download(device.context(), nullptr, y.data(), op.y, y.size()));
+    device.expect(table()->synchronize(device.context(), nullptr));
+    if (turn == 0) first = y;
+    CHECK(first == y);
+  }
+  return stored_floats(y.data(), outputs, run.y_dtype);
+}
+
+void check(const LutCase& problem, const DecodeRun& run) {
+  Device device;
+  DecodeOperands operands(problem, run.x_dtype);
+  const std::string wrong = decode_errors(operands, run, product(device, operands, run));
+  if (!wrong.empty()) fail(__FILE__, __LINE__, wrong);
+}
+
+LutCase case_of(int64_t rows, int64_t cols, int64_t group_size, int bits, WeightKind kind, OffsetKind offset) {
+  LutCase problem;
+  problem.layout = make_layout(rows, cols, group_size, bits, kind, offset, Dtype::kF16);
+  problem.seed = static_cast<uint64_t>(rows + cols + bits);
+  return problem;
+}
+
+}  // namespace
+
+LUTRA_TEST(cuda_device, decode_matches_the_formula) {
+  if (no_device()) return;
+  for (const auto& [rows, cols, group] :
+       {std::array<int64_t, 3>{1, 1, 1}, {17, 144, 16}, {300, 1000, 32}, {1030, 2060, 128}, {64, 5000, 5000}})
+    for (int bits : {2, 3, 4})
+      for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes})
+        for (OffsetKind offset : {OffsetKind::kNone, OffsetKind::kReal})
+          for (Dtype x : {Dtype::kF32, Dtype::kF16, Dtype::kBF16})
+            for (int64_t tokens : {1, 5, 16}) {
+              LutCase problem = case_of(rows, cols, group, bits, kind, offset);
+              problem.tokens = tokens;
+              DecodeRun run;
+              run.x_dtype = x;
+              run.parts = x != Dtype::kF32 ? 1 : tokens == 16 ? 2 : 3;
+              check(problem, run);
+            }
+}
+
+LUTRA_TEST(cuda_device, decode_fuses_the_sub_branch) {
+  if (no_device()) return;
+  for (Dtype type : {Dtype::kF16, Dtype::kBF16, Dtype::kI8})
+    for (int64_t rank : {1, 7, 16, 33, 64, 128})
+      for (int64_t tokens : {1, 8, 16}) {
+        LutCase problem = case_of(1500, 1300, 64, 3, WeightKind::kUniform, OffsetKind::kZeroCode);
+        problem.rank = rank;
+        problem.sub_branch = type;
+        problem.tokens = tokens;
+        check(problem, {});
+      }
+}
+
+LUTRA_TEST(cuda_device, a_replayed_graph_gives_the_same_bits) {
+  if (no_device()) return;
+  Device device;
+  float host[2] = {1.0f, 2.0f};
+  LutraCudaAdd op = {};
+  op.bytes = sizeof op;
+  op.count = 2;
+  op.u = static_cast<const float*>(device.uploaded(host, sizeof host));
+  op.y = static_cast<float*>(device.uploaded(host, sizeof host));
+  LutraCudaGraph* graph = nullptr;
+  device.expect(table()->synchronize(device.context(), nullptr));
+  device.expect(table()->begin_capture(device.context(), nullptr));
+  device.expect(table()->launch(device.context(), nullptr, LUTRA_CUDA_OP_ADD, &op));
+  device.expect(table()->end_capture(device.context(), nullptr, &graph));
+  for (int turn = 0; turn < 3; ++turn) device.expect(table()->replay(device.context(), nullptr, graph));
+  device.expect(table()->download(device.context(), nullptr, host, op.y, sizeof host));
+  device.expect(table()->synchronize(device.context(), nullptr));
+  CHECK(host[0] == 4.0f && host[1] == 8.0f);
+}
+
+LUTRA_TEST(cuda_device, misuse_is_refused_and_poisons_nothing) {
+  if (no_device()) return;
+  Device device;
+  LutraCudaLutGemm op = {};
+  const auto launch = [&] { return table()->launch(device.context(), nullptr, LUTRA_CUDA_OP_LUT_GEMM, &op); };
+  CHECK(launch() == LUTRA_CUDA_ARGUMENT);  // no size
+  op.bytes = sizeof op;
+  CHECK(launch() == LUTRA_CUDA_ARGUMENT);  // no layout
+  CHECK(table()->launch(device.context(), nullptr, 99, &op) == LUTRA_CUDA_ARGUMENT);
+  CHECK(table()->release(device.context(), &op) == LUTRA_CUDA_ARGUMENT);
+  void* memory = nullptr;
+  CHECK(table()->allocate(device.context(), uint64_t{1} << 50, &memory) == LUTRA_CUDA_NO_MEMORY);
+  device.expect(table()->allocate(device.context(), 16, &memory));
+  device.expect(table()->release(device.context(), memory));
+}
+
+LUTRA_TEST(cuda_device, contexts_give_everything_back) {
+  if (no_device()) return;
+  LutraCudaFacts before = {}, after = {};
+  before.bytes = after.bytes = sizeof before;
+  { const Device warm; }
+  table()->probe(0, &before);
+  for (int round = 0; round < 1000; ++round) {
+    Device device;
+    device.memory(size_t{4} << 20);
+    LutraCudaStream* stream = nullptr;
+    LutraCudaEvent* event = nullptr;
+    device.expect(table()->create_stream(device.context(), &stream));
+    device.expect(table()->create_event(device.context(), &event));
+  }
+  table()->probe(0, &after);
+  CHECK(after.free_bytes + (uint64_t{64} << 20) >= before.free_bytes);
+}
