@@ -190,27 +190,27 @@ function recordMixing(
   const { heads, kvHeads, headDim, slidingWindow: window } = config;
   const roles = rolesOf(block);
   recordLinears(program, [roles.q, roles.k, roles.v], weights, x, [scratch.q, scratch.k, scratch.v], products);
-  for (const { q, k, v, attended } of sequencesOf(scratch, x.shape[0] ?? 0, step.sequenceLength)) {
+  const [rows = 0] = x.shape;
+  const length = step.sequenceLength ?? rows;
+  const views: Tensor[] = [];
+  for (let begin = 0; begin < rows; begin += length) {
+    const sequence = (whole: Tensor) => {
+      if (length >= rows) return whole;
+      views.push(whole.rows(begin, Math.min(rows, begin + length)));
+      return views.at(-1)!;
+    };
+    const [q, k, v, attended] = [scratch.q, scratch.k, scratch.v, scratch.attended].map(sequence) as Sequence;
     program.rope(q, cosSin, headDim).rope(k, cosSin, headDim);
     step.attentionTap?.({ x, q, keys: k }, program);
     program.cacheAppend(k, cache.keys).cacheAppend(v, cache.values);
     program.attention(q, cache.keys, cache.values, { heads, kvHeads, headDim, window }, attended);
   }
+  // The program keeps their memory.
+  for (const view of views) view.dispose();
 }
 
-/** The rows of each sequence: all are one where no length is given. */
-function sequencesOf(
-  scratch: BlockActivations,
-  rows: number,
-  length = rows,
-): Pick<BlockActivations, 'q' | 'k' | 'v' | 'attended'>[] {
-  if (length === rows) return [scratch];
-  return Array.from({ length: Math.ceil(rows / length) }, (_, index) => {
-    const [begin, end] = [index * length, Math.min(rows, (index + 1) * length)];
-    const of = (tensor: Tensor) => tensor.rows(begin, end);
-    return { q: of(scratch.q), k: of(scratch.k), v: of(scratch.v), attended: of(scratch.attended) };
-  });
-}
+/** One sequence's rows of q, k, v and what attention makes of them. */
+type Sequence = [Tensor, Tensor, Tensor, Tensor];
 
 /** From the feed-forward's input x [n, hiddenSize] to what its output layer reads, in `scratch.gated`. */
 function recordGating(

@@ -91,7 +91,8 @@ export class BlockRunner {
         const tap: Tap = (input, x, program) => {
           const kept = inputs.get(input) ?? Tensor.zeros('f32', [count * length, x.shape[1] ?? 0]);
           inputs.set(input, kept);
-          program.cacheAppend(x, kept.rows(index * length, (index + 1) * length));
+          using rows = kept.rows(index * length, (index + 1) * length);
+          program.cacheAppend(x, rows);
         };
         using program = this.#record(block, weights, { tap });
         await this.store.read(Math.floor((index * this.windows) / count), this.#hidden);
