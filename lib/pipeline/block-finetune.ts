@@ -40,7 +40,7 @@ export async function finetuneBlock(work: BlockWork, { solved, inputs, targets }
 }
 
 /** A solved layer as finetuning sees it: values that it puts there become the solution's. */
-function layerOf({ node, grid, scaleDtype, solution }: SolvedNode): SolvedLayer {
+function layerOf({ node, grid, scaleDtype, solution, subBranch }: SolvedNode): SolvedLayer {
   return {
     node,
     grid,
@@ -52,6 +52,6 @@ function layerOf({ node, grid, scaleDtype, solution }: SolvedNode): SolvedLayer 
     set values(values) {
       solution.values = values;
     },
-    subBranch: null,
+    subBranch,
   };
 }

@@ -118,8 +118,8 @@ export class LayerWriter {
   }
 
   /** @returns the packed weights as they are now; the caller's to dispose. */
-  async pack({ node, grid, scaleDtype, solution }: SolvedNode): Promise<QuantizedTensor> {
-    return await pack(solution, grid, scaleDtype, this.#call(node));
+  async pack(solved: SolvedNode): Promise<QuantizedTensor> {
+    return await pack(solved, this.#call(solved.node));
   }
 
   /** @returns the packed weights, written already; the caller's to dispose. */

@@ -8,12 +8,14 @@ import {
   gridOf,
   layoutOf,
   matchesLayer,
+  pairOf,
   type Recipe,
   refuseNonFinite,
   type ScaleDtype,
   storageOf,
   type TensorSource,
 } from '../quantization/index.js';
+import { checkRank } from '../tensor/index.js';
 import type { Progress } from './progress.js';
 
 export const linearsOf = (graph: ModelGraph): LinearNode[] => graph.blocks.flatMap(({ linears }) => linears);
@@ -45,10 +47,13 @@ export function entriesOf(
   scaleDtypes: ReadonlyMap<string, ScaleDtype>,
 ): Map<string, QuantizedEntry> {
   const storage = storageOf(recipe);
+  const subBranch = pairOf(recipe);
   const entries = linearsOf(graph).map(({ name, outFeatures, inFeatures }): [string, QuantizedEntry] => {
     const layout = layoutOf(gridOf(recipe, name), storage, outFeatures, inFeatures);
     const scaleDtype = scaleDtypes.get(name) ?? 'f16';
-    return [name, { layout, scaleDtype, offsetDtype: layout.offsets === 'real' ? scaleDtype : null }];
+    const stored = { layout, scaleDtype, offsetDtype: layout.offsets === 'real' ? scaleDtype : null };
+    if (subBranch) checkRank(subBranch.rank, outFeatures, inFeatures, name);
+    return [name, subBranch ? { ...stored, subBranch } : stored];
   });
   return new Map(entries);
 }

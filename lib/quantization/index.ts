@@ -12,6 +12,7 @@ export type {
   Grid,
   LowRank,
   LowRankInput,
+  LowRankResult,
   MethodChoice,
   ModelTransform,
   Need,
@@ -27,6 +28,7 @@ export type {
 } from './method.js';
 export { gridOf, isPinned, matchesLayer, type Override } from './overrides.js';
 export { layoutOf, pack } from './pack.js';
+export type { PairDtype } from './pair.js';
 export { asFloat32, energy } from './passes.js';
 export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
 export { proxyLoss } from './proxy-loss.js';
@@ -47,3 +49,4 @@ export { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } 
 export { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
 export { chooseScaleDtype } from './scale-dtype.js';
 export { measureWidths, type Sensitivity } from './sensitivity.js';
+export { pairOf, type SubBranchReport } from './sub-branch.js';

@@ -57,8 +57,8 @@ export class JoinedRows {
     const own = said.filter((one, at) => said.findIndex(({ message }) => message === one.message) === at);
     const solution: Solution = { codes: this.#codes, values: this.#values!, damping, deadColumns, warnings: own };
     const errors = { relativeError: relative('relativeError'), rtnError: relative('rtnError') };
-    const report = { ...errors, damping, deadColumns, scaleDtype, warnings: [...before, ...own] };
-    return { solution, report, energy };
+    const report = { ...errors, damping, deadColumns, scaleDtype, lowRank: null, warnings: [...before, ...own] };
+    return { solution, subBranch: null, report, energy };
   }
 
   dispose(): void {

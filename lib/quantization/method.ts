@@ -2,6 +2,7 @@ import type { z } from 'zod';
 import type { BlockGraph, LinearNode, LlamaConfig, ModelGraph } from '../models/index.js';
 import type { Weight } from '../ops/index.js';
 import type { Dtype, SubBranch, Tensor } from '../tensor/index.js';
+import type { Pair, PairDtype } from './pair.js';
 
 /** How finely one matrix is quantized: codes 0 .. 2^bits - 1, and a few numbers for every group of columns. */
 export interface Grid {
@@ -71,7 +72,14 @@ export interface Call {
 
 /** Something that did not go the plain way. Nothing degrades without one. */
 export interface Warning {
-  kind: 'dampingRaised' | 'deadColumns' | 'fewTokens' | 'keptRoundToNearest' | 'rowHessianUnused' | 'scaleDtype';
+  kind:
+    | 'dampingRaised'
+    | 'deadColumns'
+    | 'fewTokens'
+    | 'keptRoundToNearest'
+    | 'pairDropped'
+    | 'rowHessianUnused'
+    | 'scaleDtype';
   message: string;
 }
 
@@ -129,9 +137,22 @@ export interface LowRankInput<Options> {
   grid: Grid;
   scaleDtype: ScaleDtype;
   options: Options;
-  statistics: Statistics;
+  /** Of the inputs, f64 [inFeatures, inFeatures]: looked through, and not of zeros alone. Where the method needs it. */
+  hessian: Tensor | undefined;
+  /** What the recipe's solver makes of w alone; not to be written nor disposed. */
+  plain: Solution;
   /** The recipe's solver on another matrix of the same shape and inputs. */
   solve(w: Tensor): Promise<Solution>;
+}
+
+export interface LowRankResult {
+  /** May be `plain` itself. */
+  solution: Solution;
+  /** Before it is rounded to its storage type; the solution is for the rounded one. */
+  pair: Pair;
+  /** Rounds or steps that were taken, and the one that the result is of: counted from 1, a start from 0. */
+  steps: number;
+  best: number;
 }
 
 /**
@@ -142,11 +163,11 @@ export interface LowRank<Options = unknown> {
   readonly name: string;
   readonly options: z.ZodType<Options>;
   needs(options: Options): readonly Need[];
-  /** How the pair of a matrix [rows, cols] will be stored: the checkpoint is laid out before the first matrix is solved. */
-  stored(options: Options, rows: number, cols: number): { rank: number; dtype: Dtype };
+  /** How every pair will be stored: the checkpoint is laid out before the first matrix is solved. */
+  stored(options: Options): { rank: number; dtype: PairDtype };
   /** @throws `LUTRA_E_OPTION` where the solver cannot be its quantizer */
   checkSolver(solver: Solver, options: MethodChoice): void;
-  fit(input: LowRankInput<Options>, call: Call): Promise<{ solution: Solution; subBranch: SubBranch }>;
+  fit(input: LowRankInput<Options>, call: Call): Promise<LowRankResult>;
 }
 
 /**

@@ -5,10 +5,12 @@ import {
   offsetsElements,
   type QuantizedLayout,
   QuantizedTensor,
+  type SubBranch,
   scalesElements,
   Tensor,
 } from '../tensor/index.js';
 import type { Call, Grid, ScaleDtype, Storage, Values } from './method.js';
+import { copyPair } from './pair.js';
 import { disposeOnFailure, energy, levelsOf, residual, runOptions } from './passes.js';
 
 /** The packed layout of a matrix [rows, cols]: offsets are stored unless the grid is symmetric. */
@@ -24,12 +26,22 @@ export interface Coded {
   values: Values;
 }
 
+/** What makes a packed matrix. */
+export interface Packable {
+  grid: Grid;
+  scaleDtype: ScaleDtype;
+  solution: Coded;
+  subBranch: SubBranch | null;
+}
+
 /**
- * Packs codes and values, and checks that what the packed matrix stands for is what the solver meant, bit for bit.
+ * Packs codes and values, and checks that what the packed matrix stands for is what the solver meant, bit for bit. A pair
+ * stands beside them, copied.
  *
  * @throws `LUTRA_E_INTERNAL` where it is not.
  */
-export async function pack(coded: Coded, grid: Grid, scaleDtype: ScaleDtype, call: Call): Promise<QuantizedTensor> {
+export async function pack(solved: Packable, call: Call): Promise<QuantizedTensor> {
+  const { grid, scaleDtype, solution: coded, subBranch } = solved;
   const [rows, cols] = coded.codes.shape as [number, number];
   const layout = layoutOf(grid, coded.values.storage, rows, cols);
   const { values } = coded;
@@ -41,7 +53,7 @@ export async function pack(coded: Coded, grid: Grid, scaleDtype: ScaleDtype, cal
   const tensor = await packTensors(layout, { codes: coded.codes, scales, offsets }, call);
   try {
     await checkSame(tensor, coded, grid, call);
-    return tensor;
+    return subBranch ? tensor.withSubBranch(copyPair(subBranch), call.where) : tensor;
   } catch (error) {
     tensor.dispose();
     throw error;

@@ -1,12 +1,13 @@
 import { lutraError } from '../errors.js';
 import { checkThreads } from '../ops/index.js';
-import { type QuantizedTensor, Tensor } from '../tensor/index.js';
+import { type QuantizedTensor, type SubBranch, Tensor } from '../tensor/index.js';
 import { refuseNonFinite } from './finite.js';
 import { eachHead, type HeadStatistics, JoinedRows } from './joined-rows.js';
 import type { Call, Grid, Need, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
 import { checkOperands } from './operands.js';
 import { gridOf } from './overrides.js';
 import { pack } from './pack.js';
+import { disposePair } from './pair.js';
 import {
   asFloat32,
   disposeOnFailure,
@@ -20,6 +21,7 @@ import {
 import { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
 import { findMethod, findSolver, lowRanks } from './registry.js';
 import { chooseScaleDtype } from './scale-dtype.js';
+import { addSubBranch, type Beside, type SubBranchReport } from './sub-branch.js';
 
 /** What became of one matrix. */
 export interface LayerReport {
@@ -34,6 +36,8 @@ export interface LayerReport {
   damping: number | null;
   deadColumns: number;
   scaleDtype: ScaleDtype;
+  /** What the recipe's low-rank method did; null where it has none. */
+  lowRank: SubBranchReport | null;
   warnings: Warning[];
 }
 
@@ -128,6 +132,7 @@ export interface SolvedMatrix {
   grid: Grid;
   scaleDtype: ScaleDtype;
   solution: Solution;
+  subBranch: SubBranch | null;
   report: LayerReport;
   /** What the report's errors are relative to: the matrix in the method's metric. */
   energy: number;
@@ -145,7 +150,7 @@ async function quantizeMatrix(
     ? await solveHeads(w, recipe, eachHead(statistics), call)
     : await solveWith(w, recipe, statistics, call);
   try {
-    return { tensor: await pack(solved.solution, solved.grid, solved.scaleDtype, call), report: solved.report };
+    return { tensor: await pack(solved, call), report: solved.report };
   } finally {
     disposeSolved(solved);
   }
@@ -189,13 +194,20 @@ export async function solveMatrix(
       : await chooseScaleDtype(weights, grid, storageOf(recipe), call);
     const options = optionsOf(recipe.solver);
     const metric = metricOf(recipe, inputs.statistics);
-    const input = { w: weights, grid, scaleDtype, options, prepared, rowHessian: metric.rowHessian };
-    const solved = await solver.solve(input, call);
+    const solve = (matrix: Tensor) =>
+      solver.solve({ w: matrix, grid, scaleDtype, options, prepared, rowHessian: metric.rowHessian }, call);
+    const solved = await solve(weights);
     const measure = () => atLeastRounded(weights, solved, grid, metric, call);
-    const { solution, energy, ...errors } = await disposeOnFailure(tensorsOf(solved), measure);
+    const { solution: plain, ...measured } = await disposeOnFailure(tensorsOf(solved), measure);
+    const { energy, rtnError } = measured;
+    const beside = { w: weights, grid, scaleDtype, statistics: inputs.statistics, metric, plain, solve, ...measured };
+    const added = await disposeOnFailure(tensorsOf(plain), () => besideOf(recipe, beside, call));
+    const { solution, subBranch, ...errors } = added;
+    if (solution.codes !== plain.codes) for (const tensor of tensorsOf(plain)) tensor.dispose();
     const { damping, deadColumns } = solution;
-    const report = { ...errors, damping, deadColumns, scaleDtype, warnings: [...warnings, ...solution.warnings] };
-    return { grid, scaleDtype, solution, report, energy };
+    const all = [...warnings, ...solution.warnings];
+    const report = { rtnError, ...errors, damping, deadColumns, scaleDtype, warnings: all };
+    return { grid, scaleDtype, solution, subBranch, report, energy };
   } finally {
     if (weights !== w) weights.dispose();
   }
@@ -242,8 +254,20 @@ function metricOf(recipe: Recipe, { hessian, rowHessian }: Statistics): Metric {
   return needs.includes('attention') ? { hessian, rowHessian } : { hessian };
 }
 
-export function disposeSolved({ solution }: SolvedMatrix): void {
+export function disposeSolved({ solution, subBranch }: Pick<SolvedMatrix, 'solution' | 'subBranch'>): void {
   for (const tensor of tensorsOf(solution)) tensor.dispose();
+  if (subBranch) disposePair(subBranch);
+}
+
+/** The solver's result, or what the recipe's low-rank method makes of it. */
+async function besideOf(
+  { lowRank }: Recipe,
+  beside: Beside,
+  call: Call,
+): Promise<Pick<SolvedMatrix, 'solution' | 'subBranch'> & Pick<LayerReport, 'relativeError' | 'lowRank'>> {
+  if (lowRank) return await addSubBranch(lowRank, beside, call);
+  const { plain, relativeError } = beside;
+  return { solution: plain, subBranch: null, relativeError, lowRank: null };
 }
 
 /**

@@ -1,5 +1,9 @@
 import { lutraError } from '../errors.js';
 import { decoupleqBlock } from './finetune/decoupleq-block.js';
+import { alternation } from './low-rank/alternation.js';
+import { correction } from './low-rank/correction.js';
+import { fbquant } from './low-rank/fbquant.js';
+import { loftq } from './low-rank/loftq.js';
 import type { Finetune, LowRank, Solver, Transform } from './method.js';
 import { bcq } from './solvers/bcq.js';
 import { boa } from './solvers/boa.js';
@@ -15,7 +19,7 @@ import { hadamard } from './transforms/hadamard.js';
 export const transforms: readonly Transform[] = [hadamard, awq];
 export const solvers: readonly Solver[] = [rtn, hqq, gptq, leanquant, bcq, decoupleq, boa];
 export const finetunes: readonly Finetune[] = [decoupleqBlock];
-export const lowRanks: readonly LowRank[] = [];
+export const lowRanks: readonly LowRank[] = [correction, loftq, alternation, fbquant];
 
 /** @throws `LUTRA_E_METHOD` where no method of the list has this name, with the names there are. */
 export function findMethod<T extends { readonly name: string }>(

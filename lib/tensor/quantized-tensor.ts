@@ -137,6 +137,15 @@ export class QuantizedTensor {
     return this.#native;
   }
 
+  /** The same packed weights with a pair beside them. Takes over the tensors of both; this one is disposed. */
+  withSubBranch(subBranch: SubBranch, where?: string): QuantizedTensor {
+    const { layout, codes, scales, offsets } = this;
+    const together = new QuantizedTensor(layout, codes, scales, offsets, { subBranch, where });
+    this.#native?.dispose();
+    this.#native = null;
+    return together;
+  }
+
   dispose(): void {
     this.#native?.dispose();
     this.#native = null;

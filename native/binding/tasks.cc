@@ -244,15 +244,16 @@ const TaskRow kTasks[] = {
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
        return squared_distance(context, call.tensors[0], call.tensors[1], &answer.emplace_back());
      }},
-    {"lowRankFit", 3, 1,
+    // Both start from what b holds; zeros are no start.
+    {"lowRankFit", 3, 0,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        const auto& t = call.tensors;
-       return low_rank_fit(context, t[0], TensorView{}, call.whole(0) != 0, t[1], t[2], nullptr);
+       return low_rank_fit(context, t[0], TensorView{}, true, t[1], t[2], nullptr);
      }},
-    {"lowRankFitInMetric", 4, 1,
+    {"lowRankFitInMetric", 4, 0,
      [](Context& context, const TaskCall& call, std::vector<double>&) {
        const auto& t = call.tensors;
-       return low_rank_fit(context, t[0], t[1], call.whole(0) != 0, t[2], t[3], nullptr);
+       return low_rank_fit(context, t[0], t[1], true, t[2], t[3], nullptr);
      }},
     {"subtractPair", 4, 0,
      [](Context& context, const TaskCall& call, std::vector<double>&) {

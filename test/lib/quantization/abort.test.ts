@@ -35,6 +35,10 @@ test.each([
   ['decoupleq', {}],
   ['decoupleq', { symmetric: true }],
   ['decoupleq', { rounding: 'gradient', steps: 2, innerSteps: 0, iterations: 2 }],
+  ['gptq', { lowRank: { method: 'correction', rank: 3, storage: 'i8' } }],
+  ['rtn', { lowRank: { method: 'loftq', rank: 3, rounds: 3 } }],
+  ['gptq', { lowRank: { method: 'alternation', rank: 3, rounds: 4 } }],
+  ['rtn', { lowRank: { method: 'fbquant', rank: 3, steps: 3 } }],
 ])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
   const recipe = { method, bits: 3, groupSize: 32, ...options };
   const h = gram(k, 40, 7);

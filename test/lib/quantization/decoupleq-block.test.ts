@@ -12,7 +12,7 @@ import {
   type SolvedLayer,
   solveMatrix,
 } from '../../../lib/quantization/index.js';
-import { QuantizedTensor, Tensor } from '../../../lib/tensor/index.js';
+import { Tensor } from '../../../lib/tensor/index.js';
 import { tinyConfig } from '../pipeline/random-model.js';
 import { normal } from './matrices.js';
 
@@ -84,10 +84,8 @@ async function runPacked({
 }: Pick<Case, 'input' | 'solved'>): Promise<{ outputs: Float32Array[]; loss: number }> {
   const weights = new Map(input.weights);
   for (const { codes, values, grid, scaleDtype, subBranch, node } of solved) {
-    using packed = await pack({ codes, values }, grid, scaleDtype, { where: node.name });
-    const { layout, scales, offsets } = packed;
-    const whole = new QuantizedTensor(layout, packed.codes, scales, offsets, { subBranch });
-    const w = dequantize(whole);
+    using packed = await pack({ grid, scaleDtype, solution: { codes, values }, subBranch }, { where: node.name });
+    const w = dequantize(packed);
     made.push(w);
     weights.set(node.name, w);
   }
