@@ -11,7 +11,7 @@ const options = z.strictObject({
   /** Of gradient descent. */
   steps: z.int().min(0).max(100_000).default(300),
   /** Of the first step, in units of what the pair's numbers are going to be; falls to zero along half a cosine. */
-  rate: z.number().positive().max(10).default(0.02),
+  rate: z.number().positive().max(10).default(0.1),
   /** `alternation`: the best of a few rounds of alternation; `random`: B of zeros and a random A, as LoRA starts. */
   start: z.enum(['alternation', 'random']).default('alternation'),
 });

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { finetunes, normalizeRecipe, solvers, transforms } from '../../../lib/quantization/index.js';
+import { finetunes, lowRanks, normalizeRecipe, solvers, transforms } from '../../../lib/quantization/index.js';
 
 const page = readFileSync(join(import.meta.dirname, '..', '..', '..', 'docs', 'recipes.md'), 'utf8');
 
@@ -19,5 +19,10 @@ test('the page tells every method and every option with its default', () => {
       expect(page).toContain(`\`${option}\``);
       if (name !== 'rtn') expect(page).toContain(`| \`${option}\` | ${value} |`);
     }
+  }
+  for (const { name, options } of lowRanks) {
+    expect(page).toContain(`\`${name}\``);
+    const { rank: _, ...defaults } = options.parse({ rank: 1 }) as Record<string, unknown>;
+    for (const [option, value] of Object.entries(defaults)) expect(page).toContain(`| \`${option}\` | ${value} |`);
   }
 });
