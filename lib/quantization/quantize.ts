@@ -227,9 +227,9 @@ export async function solveHeads(
 ): Promise<SolvedMatrix> {
   const grid = gridOf(recipe, call.where);
   const weights = await asFloat32(w, call);
-  const joined = new JoinedRows(w.shape);
   try {
     const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, storageOf(recipe), call);
+    const joined = new JoinedRows(w.shape);
     await disposeOnFailure([joined], async () => {
       for await (const part of parts) {
         using rows = weights.rows(joined.rows, joined.rows + (w.shape[0] ?? 0) / part.heads);

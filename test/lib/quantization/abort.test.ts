@@ -19,7 +19,7 @@ function raisedAt(n: number): { signal: AbortSignal; asked: () => number } {
   return { signal, asked: () => asked };
 }
 
-test.each([
+test.each<[method: string, options: object, heads?: number]>([
   ['rtn', {}],
   ['rtn', { clipSearch: true, symmetric: true }],
   ['rtn', { clipSearch: 'hessian' }],
@@ -30,6 +30,7 @@ test.each([
   ['leanquant', {}],
   ['bcq', {}],
   ['boa', {}],
+  ['boa', { rowBlock: 6 }, 3],
   ['boa', { rowBlock: 4, adaptiveGrid: true, refineScales: true, rounding: { method: 'aespa', iterations: 3 } }],
   ['bcq', { weighting: 'hessian', errorFeedback: true, symmetric: true }],
   ['decoupleq', {}],
@@ -39,12 +40,15 @@ test.each([
   ['rtn', { lowRank: { method: 'loftq', rank: 3, rounds: 3 } }],
   ['gptq', { lowRank: { method: 'alternation', rank: 3, rounds: 4 } }],
   ['rtn', { lowRank: { method: 'fbquant', rank: 3, steps: 3 } }],
-])('an abort at any step of %s %j gives all memory back at once', async (method, options) => {
+])('an abort at any step of %s %j gives all memory back at once', async (method, options, heads) => {
   const recipe = { method, bits: 3, groupSize: 32, ...options };
   const h = gram(k, 40, 7);
   // A dead column, and a Hessian that needs more damping, take the longest way.
   for (let i = 0; i < k; i++) h[i] = h[i * k] = 0;
-  using hessian = Tensor.copyOf(h, [k, k]);
+  // Where heads are given, each has this Hessian as its own.
+  using hessian = heads
+    ? Tensor.copyOf(Float64Array.from(Array.from({ length: heads }, () => [...h]).flat()), [heads, k, k])
+    : Tensor.copyOf(h, [k, k]);
   // Three heads of six rows, for methods that read row Hessians.
   using rowHessian = Tensor.copyOf(Float64Array.from([1, 2, 3].flatMap((seed) => [...gram(6, 20, seed)])), [3, 6, 6]);
   for (const data of [normal(m, k, 1), new Uint16Array(m * k).fill(0x3c01)]) {
