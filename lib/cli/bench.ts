@@ -21,7 +21,7 @@ import { lutraError } from '../errors.js';
 import { onFile } from '../formats/index.js';
 import { type Mode, maxThreads } from '../ops/index.js';
 import { rooflineSvg } from '../report/index.js';
-import { type CommonOptions, type Invocation, runCommand, wholeNumber, withCommonOptions } from './command.js';
+import { type CommonOptions, type Invocation, listOf, runCommand, wholeNumber, withCommonOptions } from './command.js';
 import { table } from './table.js';
 
 const kinds = ['uniform', 'planes'] as const;
@@ -134,11 +134,6 @@ function lanesOf(count: number, lanes: number): number {
     hint: 'LUTRA_THREADS sets the number of lanes',
   });
 }
-
-const listOf =
-  <Value>(parse: (text: string) => Value) =>
-  (text: string): Value[] =>
-    text.split(',').map((item) => parse(item.trim()));
 
 const oneOf =
   <Name extends string>(names: readonly Name[]) =>

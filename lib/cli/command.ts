@@ -8,7 +8,7 @@ import { onFile } from '../formats/index.js';
 import { maxThreads } from '../ops/index.js';
 
 /** Exit codes of the command line, as docs/cli.md lists them. */
-export const exitCodes = { ok: 0, failed: 1, usage: 2, bug: 70, interrupted: 130 } as const;
+export const exitCodes = { ok: 0, failed: 1, usage: 2, partly: 3, bug: 70, interrupted: 130 } as const;
 
 /** What every command takes besides its own options. */
 export interface CommonOptions {
@@ -37,12 +37,15 @@ export function withCommonOptions(command: Command): Command {
 /**
  * Runs one command to its exit code: `body` computes the result, `render` turns it into text for people. stdout carries
  * the result and nothing else; progress and errors go to stderr.
+ *
+ * @param exitCode of a result; 0 unless told otherwise.
  */
 export async function runCommand<Result>(
   name: string,
   options: CommonOptions,
   body: (invocation: Invocation) => Promise<Result>,
   render: (result: Result) => string,
+  exitCode: (result: Result) => number = () => exitCodes.ok,
 ): Promise<void> {
   const controller = new AbortController();
   const interrupt = () => controller.abort(new Interrupted());
@@ -55,7 +58,7 @@ export async function runCommand<Result>(
     const result = await body({ signal: controller.signal, json: options.json === true });
     const text = options.json ? JSON.stringify({ lutra: version, command: name, ok: true, result }) : render(result);
     if (text) await print(`${text}\n`);
-    process.exitCode = exitCodes.ok;
+    process.exitCode = exitCode(result);
   } catch (error) {
     await fail(name, options, error);
   } finally {
@@ -140,6 +143,12 @@ export const wholeNumber =
     }
     return value;
   };
+
+/** Parses a comma-separated list. */
+export const listOf =
+  <Value>(parse: (text: string) => Value) =>
+  (text: string): Value[] =>
+    text.split(',').map((item) => parse(item.trim()));
 
 /** `--threads`, the same for every command that computes. */
 export const threadsOption = (): Option =>

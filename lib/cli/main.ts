@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { registerBench } from './bench.js';
 import { fail, version } from './command.js';
+import { registerCompare } from './compare.js';
 import { registerDoctor } from './doctor.js';
 import { registerEval } from './eval.js';
 import { registerGenerate } from './generate.js';
@@ -17,6 +18,7 @@ const program = new Command('lutra')
 for (const register of [
   registerQuantize,
   registerEval,
+  registerCompare,
   registerGenerate,
   registerInspect,
   registerBench,

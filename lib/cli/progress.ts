@@ -1,9 +1,10 @@
 import { SingleBar } from 'cli-progress';
+import type { ComparisonProgress } from '../comparison/index.js';
 import type { EvaluationProgress } from '../evaluation/index.js';
 import type { Progress } from '../pipeline/index.js';
 import { counted } from './table.js';
 
-type Event = Progress | EvaluationProgress;
+type Event = Progress | EvaluationProgress | ComparisonProgress;
 
 /** Milliseconds between two lines where stderr is no terminal. */
 const lineInterval = 2000;
@@ -42,7 +43,7 @@ function lines(): { report: (event: Event) => void; stop: () => void } {
   return {
     report(event) {
       const now = Date.now();
-      if (event.phase !== 'quantize' && now - last < lineInterval) return;
+      if (!('phase' in event && event.phase === 'quantize') && now - last < lineInterval) return;
       last = now;
       const { what, share } = describe(event);
       process.stderr.write(`${(100 * share).toFixed(0).padStart(3)} % ${what}\n`);
@@ -53,6 +54,10 @@ function lines(): { report: (event: Event) => void; stop: () => void } {
 
 /** What an event says to a person, and the share of its phase that is done. */
 function describe(event: Event): { what: string; share: number } {
+  if ('run' in event) {
+    const { what, share } = describe(event.step);
+    return { what: `${event.what}: ${what}`, share: (Math.max(0, event.run - 1) + share) / event.runs };
+  }
   switch (event.phase) {
     case 'preflight':
       return { what: `checking ${event.layer}`, share: event.index / event.layers };

@@ -12,6 +12,7 @@ export interface Axis {
 
 /** Labels need room: more would run into each other. */
 const mostTicks = 9;
+const fewestTicks = 3;
 
 /** A logarithmic axis over positive values, with room around them. Values that are zero or less lie on the low end. */
 export function logAxis(values: readonly number[], begin: number, end: number, room = 1.5): Axis {
@@ -38,12 +39,16 @@ export function linearAxis(low: number, high: number, begin: number, end: number
 const place = (share: number, begin: number, end: number): number =>
   begin + Math.min(1, Math.max(0, share)) * (end - begin);
 
-/** 1, 2 and 5 of every decade; only the ones, or every second or third of them, where that would be too many. */
+/**
+ * 1, 2 and 5 of every decade; only the ones, or every second or third of them, where that would be too many, and evenly spaced
+ * values where it would be too few.
+ */
 function logTicks(low: number, high: number): number[] {
   const first = Math.floor(Math.log10(low));
   const decades = Array.from({ length: Math.ceil(Math.log10(high)) - first + 1 }, (_, i) => first + i);
   const within = (ticks: number[]) => ticks.filter((tick) => tick >= low && tick <= high);
   const all = within(decades.flatMap((decade) => [1, 2, 5].map((mantissa) => mantissa * 10 ** decade)));
+  if (all.length < fewestTicks) return linearTicks(low, high);
   if (all.length <= mostTicks) return all;
   const step = Math.ceil(decades.length / mostTicks);
   return within(decades.filter((decade) => decade % step === 0).map((decade) => 10 ** decade));

@@ -1,1 +1,4 @@
+export { comparisonPage } from './comparison-page.js';
 export { type Peaks, rooflineSvg } from './roofline.js';
+export { klText, percentText, perplexityText } from './text.js';
+export { createComparison, writeComparison } from './write-comparison.js';

@@ -31,7 +31,7 @@ const paths = {
 export type Marker = keyof typeof paths;
 export const markers = Object.keys(paths) as Marker[];
 
-/** A marker with a tooltip. Hollow ones are outlines filled with the colour of the page. */
+/** A marker, with a tooltip where there is a title. Hollow ones are outlines filled with the colour of the page. */
 export function markerSvg(
   marker: Marker,
   [x, y]: readonly [number, number],
@@ -42,5 +42,24 @@ export function markerSvg(
 ): string {
   const place = { d: paths[marker], transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})` };
   const paint = { fill: filled ? colour : page, 'fill-opacity': 0.75, stroke: colour, 'stroke-width': 1.8 };
-  return `<path${attributes({ ...place, ...paint })}><title>${escaped(title)}</title></path>`;
+  return `<path${attributes({ ...place, ...paint })}>${title && `<title>${escaped(title)}</title>`}</path>`;
+}
+
+/** A standard error: a line with caps at both ends, which may lie side by side or one above the other. */
+export function errorBarSvg(from: readonly [number, number], to: readonly [number, number], colour: string): string {
+  const style = { stroke: colour, 'stroke-width': 1.4 };
+  const [dx, dy] = from[1] === to[1] ? [0, 3.5] : [3.5, 0];
+  const cap = ([x, y]: readonly [number, number]) => lineSvg([x - dx, y - dy], [x + dx, y + dy], style);
+  return [lineSvg(from, to, style), cap(from), cap(to)].join('');
+}
+
+/** A picture within a page, as wide as its place; without a title it is an ornament of the text beside it. */
+export function pictureSvg(width: number, height: number, title: string, parts: readonly string[]): string {
+  const role = title ? { role: 'img' } : { 'aria-hidden': 'true' };
+  return [
+    `<svg${attributes({ viewBox: `0 0 ${width} ${height}`, ...role })}>`,
+    ...(title ? [`<title>${escaped(title)}</title>`] : []),
+    ...parts.filter((part) => part !== ''),
+    '</svg>',
+  ].join('\n');
 }

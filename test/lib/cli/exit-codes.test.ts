@@ -168,6 +168,8 @@ describe('exit code 2', () => {
     [['inspect', 'model', '--unknown']],
     [['eval', 'model']],
     [['eval', 'model', '--text', 't', '--convention', 'paragraphs']],
+    [['compare', 'model', '--text', 't', '--out', 'out']],
+    [['compare', 'model', '--recipes', 'rtn', '--text', 't', '--out', 'out', '--seeds', '0,x']],
     [['generate', 'model', '--prompt', 'x', '--temperature', 'warm']],
     [['inspect', 'model', 'model']],
     [['bench', '--shape', '4096']],

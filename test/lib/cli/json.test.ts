@@ -147,7 +147,9 @@ describe('docs/cli.md', () => {
   it.each(Object.keys(results) as CommandName[])('names every field of %s, and no other', (command) => {
     const section = sections.get(command) ?? '';
     const fields = fieldNames(results[command]);
-    for (const name of fields) expect(section, name).toMatch(new RegExp(`\\b${name}\\b`));
+    // What a comparison repeats of other commands is told there.
+    const told = command === 'compare' ? ['quantize', 'eval'].map((other) => sections.get(other)) : [];
+    for (const name of fields) expect([section, ...told].join(''), name).toMatch(new RegExp(`\\b${name}\\b`));
     const rows = [...section.matchAll(/^\| ([\w, ]+) \| (?!type)/gm)].flatMap(([, names = '']) => names.split(', '));
     for (const name of rows) expect(fields).toContain(name);
   });

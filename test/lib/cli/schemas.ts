@@ -24,6 +24,50 @@ const layer = z.strictObject({
 
 const kl = z.strictObject({ mean: number, standardError: nullable, p99: number, p999: number, max: number });
 
+const evaluation = z.strictObject({
+  perplexity: number,
+  perplexityStandardError: nullable,
+  tokens: number,
+  documents: number,
+  convention: z.enum(['documents', 'windows']),
+  context: number,
+  mode: modes,
+  textSha256: z.string().regex(/^[0-9a-f]{64}$/),
+  kl: kl.nullable(),
+  top1Agreement: nullable,
+  bitsPerWeight: nullable,
+  bitsPerParameter: number,
+});
+
+const histogram = z.strictObject({ limit: number, counts: z.array(z.int().min(0)) });
+const measured = z.strictObject({
+  bitsPerWeight: number,
+  seconds: number,
+  texts: z.array(evaluation),
+  layers: z.array(layer),
+  weights: z.strictObject({ before: histogram, after: histogram, error: histogram, relativeError: number }),
+});
+/** What `compare` prints, and compare.json holds. */
+export const comparison = z.strictObject({
+  version: z.literal(1),
+  lutra: z.strictObject({ version: z.string(), formatVersion: number, isa: z.string() }),
+  model: z.string(),
+  bitsPerParameter: number,
+  calibration: z.strictObject({ samples: nullable, sequenceLength: nullable, heldOut: number }).nullable(),
+  texts: z.array(z.strictObject({ name: z.string(), original: evaluation })),
+  planned: number,
+  runs: z.array(
+    z.strictObject({
+      name: z.string(),
+      label: z.string(),
+      seed: nullable,
+      recipe: z.record(z.string(), z.unknown()).nullable(),
+      error: z.strictObject({ code: z.string(), message: z.string() }).nullable(),
+      measured: measured.nullable(),
+    }),
+  ),
+});
+
 export const results = {
   quantize: z.strictObject({
     out: z.string(),
@@ -36,20 +80,8 @@ export const results = {
     transforms: z.array(z.looseObject({ block: number, method: z.string() })),
     finetune: z.array(z.strictObject({ block: number, method: z.string(), lossBefore: number, lossAfter: number })),
   }),
-  eval: z.strictObject({
-    perplexity: number,
-    perplexityStandardError: nullable,
-    tokens: number,
-    documents: number,
-    convention: z.enum(['documents', 'windows']),
-    context: number,
-    mode: modes,
-    textSha256: z.string().regex(/^[0-9a-f]{64}$/),
-    kl: kl.nullable(),
-    top1Agreement: nullable,
-    bitsPerWeight: nullable,
-    bitsPerParameter: number,
-  }),
+  eval: evaluation,
+  compare: comparison,
   generate: z.strictObject({ text: z.string(), tokens: number, finishReason: z.enum(['eos', 'length', 'context']) }),
   inspect: z.strictObject({
     directory: z.string(),
