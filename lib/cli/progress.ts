@@ -43,7 +43,8 @@ function lines(): { report: (event: Event) => void; stop: () => void } {
   return {
     report(event) {
       const now = Date.now();
-      if (!('phase' in event && event.phase === 'quantize') && now - last < lineInterval) return;
+      const { phase } = 'run' in event ? event.step : event;
+      if (phase !== 'quantize' && now - last < lineInterval) return;
       last = now;
       const { what, share } = describe(event);
       process.stderr.write(`${(100 * share).toFixed(0).padStart(3)} % ${what}\n`);

@@ -19,6 +19,9 @@ const layer = z.strictObject({
   damping: nullable,
   deadColumns: number,
   tokens: nullable,
+  lowRank: z
+    .strictObject({ rank: number, dtype: z.string(), errorWithout: number, steps: number, best: number })
+    .nullable(),
   warnings: z.array(z.strictObject({ kind: z.string(), message: z.string() })),
 });
 
