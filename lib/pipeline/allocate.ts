@@ -18,7 +18,7 @@ import {
 import type { Tensor } from '../tensor/index.js';
 import { ActivationStore } from './activation-store.js';
 import { BlockRunner } from './block-runner.js';
-import { loadBlock } from './block-stream.js';
+import { loadBlock } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import type { JobContext } from './layer-writer.js';
 import { entriesOf, linearsOf } from './preflight.js';

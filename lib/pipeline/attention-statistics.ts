@@ -2,7 +2,7 @@ import { HeadHessianCollector, type RowHessianCollector, valueRowHessians } from
 import { type LinearNode, rolesOf } from '../models/index.js';
 import { asFloat32, type HeadStatistics, needsOf } from '../quantization/index.js';
 import type { Tensor } from '../tensor/index.js';
-import type { BlockWork } from './block-stream.js';
+import type { BlockWork } from './block-work.js';
 
 /** Bytes of the Hessians of value heads that are in memory together; one head's are, however large. */
 export const headHessianBytes = 2 ** 28;

@@ -1,5 +1,5 @@
 import { gridOf, storageOf } from '../quantization/index.js';
-import type { BlockWork } from './block-stream.js';
+import type { BlockWork } from './block-work.js';
 import { blockTransforms } from './tensor-source.js';
 
 /** Applies the recipe's transforms of blocks, one after the other, each to what the last one left. */

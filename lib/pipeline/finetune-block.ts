@@ -1,7 +1,7 @@
 import { findMethod, finetunes, optionsOf, type SolvedLayer } from '../quantization/index.js';
 import type { Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
-import type { BlockWork } from './block-stream.js';
+import type { BlockWork } from './block-work.js';
 import type { SolvedNode } from './layer-writer.js';
 
 /** A block whose linear layers are all solved; what enters it, and what the original block makes of that. */
