@@ -41,7 +41,7 @@ class SubspaceIteration {
 
   Status run(bool warm, const TensorView& b, const TensorView& a, double* captured) {
     if (!basis_ || !small_ || !vectors_ || !narrow_ || !projected_ || (metric_.data && (!weighed_ || !weights_)))
-      return out_of_memory(p_ * (m_ + k_) + k_ * k_);
+      return out_of_memory(bytes_of_floats(p_ * (m_ + k_) + k_ * k_));
     if (metric_.data) LUTRA_TRY(convert_metric());
     LUTRA_TRY(start(warm, b));
     double energy = 0.0;
@@ -58,6 +58,7 @@ class SubspaceIteration {
  private:
   static AlignedBuffer doubles(int64_t n) { return AlignedBuffer(static_cast<size_t>(n) * sizeof(double)); }
   static AlignedBuffer floats(int64_t n) { return AlignedBuffer(static_cast<size_t>(n) * sizeof(float)); }
+  static int64_t bytes_of_floats(int64_t n) { return n * static_cast<int64_t>(sizeof(float)); }
 
   Matrix64 square(const AlignedBuffer& memory) const { return {memory.as<double>(), p_, p_, p_}; }
   Matrix64 basis() const { return {basis_.as<double>(), p_, m_, m_}; }
@@ -116,7 +117,7 @@ class SubspaceIteration {
   // The next basis: the span of weighed x^T, rows scaled to one so that their squares stay in range.
   Status advance() {
     const AlignedBuffer scaled = floats(p_ * k_);
-    if (!scaled) return out_of_memory(p_ * k_);
+    if (!scaled) return out_of_memory(bytes_of_floats(p_ * k_));
     LUTRA_TRY(for_rows(p_, [&](int64_t i) {
       const float* row = weighed() + i * k_;
       float largest = 0.0f;
@@ -133,10 +134,12 @@ class SubspaceIteration {
   // The leading eigenvectors of the small matrix turn basis and projection into b and a.
   Status finish(const TensorView& b, const TensorView& a, double* captured) {
     const double whole = trace();
+    // A finite diagonal has finite factors, and with them all of the small matrix is.
+    if (!std::isfinite(whole)) return error(Code::kNonFinite, "low rank: products with the matrix overflow");
     const double unit = whole > 0 ? whole : 1.0;
     const AlignedBuffer kept = doubles(p_ * p_);
     const AlignedBuffer turned = doubles(rank_ * std::max(m_, k_));
-    if (!kept || !turned) return out_of_memory(p_ * p_ + rank_ * std::max(m_, k_));
+    if (!kept || !turned) return out_of_memory(2 * bytes_of_floats(p_ * p_ + rank_ * std::max(m_, k_)));
     std::transform(small_.as<double>(), small_.as<double>() + p_ * p_, small_.as<double>(),
                    [&](double s) { return s / unit; });
     std::copy_n(small_.as<double>(), p_ * p_, kept.as<double>());
@@ -213,6 +216,10 @@ Status low_rank_fit(Context& context, const TensorView& x, const TensorView& met
     LUTRA_TRY(require_apart(*factor, x, "low rank: factors overlap the matrix"));
   LUTRA_TRY(require_apart(b, a, "low rank: the factors overlap"));
   int64_t bad = -1;
+  if (metric.data) {
+    LUTRA_TRY(find_non_finite(context, metric, &bad));
+    if (bad >= 0) return error(Code::kNonFinite, "low rank: the metric is not finite at this element", bad);
+  }
   LUTRA_TRY(find_non_finite(context, x, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "low rank: the matrix is not finite at this element", bad);
   return SubspaceIteration(context, x, metric, rank).run(warm, b, a, captured);

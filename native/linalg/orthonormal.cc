@@ -61,7 +61,7 @@ template double dot_product(const double* a, const double* b, int64_t n);
 Status orthonormalize_rows(Context& context, const Matrix64& x) {
   if (x.rows > x.cols) return error(Code::kShape, "orthonormal: more rows than columns", x.rows, x.cols);
   const AlignedBuffer coefficients(static_cast<size_t>(std::max<int64_t>(x.rows, 1)) * sizeof(double));
-  if (!coefficients) return out_of_memory(x.rows);
+  if (!coefficients) return out_of_memory(x.rows * static_cast<int64_t>(sizeof(double)));
   for (int64_t j = 0; j < x.rows; ++j) {
     double* row = x.data + j * x.stride;
     for (int attempt = 0; attempt <= kReplacements; ++attempt) {

@@ -92,7 +92,7 @@ Status symmetric_eigen(Context& context, const Matrix64& s, const Matrix64& vect
       })));
     if (!turned.load()) break;
   }
-  return sort_by_length(s, vectors) ? ok_status() : out_of_memory(n);
+  return sort_by_length(s, vectors) ? ok_status() : out_of_memory(2 * n * static_cast<int64_t>(sizeof(double)));
 }
 
 }  // namespace lutra

@@ -21,9 +21,16 @@ namespace {
 constexpr int64_t kSystemBytes = int64_t{256} << 20;  // of normal equations that are held at once
 constexpr int64_t kMostRows = 384;                    // whose codes are held as numbers
 
-Status check_weights(const TensorView& w) {
+Status check_finite(Context& context, const TensorView& values, const char* what) {
+  int64_t bad = -1;
+  LUTRA_TRY(find_non_finite(context, values, &bad));
+  return bad < 0 ? ok_status() : error(Code::kNonFinite, what, bad);
+}
+
+Status check_weights(Context& context, const TensorView& w) {
   LUTRA_TRY(require_rank(w, 2, "decoupleq: w must have 2 dimensions"));
-  return require_dtype(w, Dtype::kF32, "decoupleq: w must be f32");
+  LUTRA_TRY(require_dtype(w, Dtype::kF32, "decoupleq: w must be f32"));
+  return check_finite(context, w, "decoupleq: w is not finite at this element");
 }
 
 Status check_rows(const CodedRows& rows, int64_t m, int64_t k, int64_t groups) {
@@ -54,12 +61,9 @@ Status check_fit(Context& context, const ScaleFit& options, const TensorView& w,
   LUTRA_TRY(check_rows(rows, w.shape[0], w.shape[1], ceil_div(w.shape[1], options.group_size)));
   for (int64_t i = 0; i < rows.codes.elements(); ++i)
     if (rows.codes.as<uint8_t>()[i] >> options.bits) return error(Code::kOption, "decoupleq: a code is too large", i);
-  for (const TensorView& values : {rows.scales, rows.offsets}) {
-    int64_t bad = -1;
-    LUTRA_TRY(find_non_finite(context, values, &bad));
-    if (bad >= 0) return error(Code::kNonFinite, "decoupleq: a scale or offset is not finite at this element", bad);
-  }
-  return ok_status();
+  for (const TensorView& values : {rows.scales, rows.offsets})
+    LUTRA_TRY(check_finite(context, values, "decoupleq: a scale or offset is not finite at this element"));
+  return check_finite(context, pulled, "decoupleq: pulled is not finite at this element");
 }
 
 // The normal equations of up to kMostRows rows. Of the unknowns the groups' scales come first, then their offsets.
@@ -197,9 +201,9 @@ struct ScaleSystem {
       error += values[i] * (step[i] - 2 * right[i]);
       right[i] -= step[i];  // the slope from here, whose zero is the answer
     }
-    // Rounding can leave an objective that is zero a little below it.
+    // Rounding can leave an objective that is zero a little below it. A NaN stays one.
     double& kept = rows.errors.as<double>()[row];
-    kept = std::max(0.0, error);
+    kept = std::max(error, 0.0);
     for (int64_t g = 0; g < groups; ++g)
       if (options.symmetric ? !(system[g * unknowns + g] > 0) : constant(codes, g)) hold(system, g, right);
     const TensorView matrix{.data = system, .dtype = Dtype::kF64, .rank = 2, .shape = {unknowns, unknowns}};
@@ -211,7 +215,7 @@ struct ScaleSystem {
     for (int64_t i = 0; i < unknowns; ++i) step[i] = stored_value(options.storage, values[i] + step[i]) - values[i];
     const double found = error + change(system, right, step, reached);
     if (!(found < error)) return ok_status();
-    kept = std::max(0.0, found);
+    kept = std::max(found, 0.0);
     for (int64_t i = 0; i < unknowns; ++i) {
       const TensorView& target = i < groups ? rows.scales : rows.offsets;
       target.as<float>()[row * groups + i % groups] = static_cast<float>(values[i] + step[i]);
@@ -274,9 +278,8 @@ Status check_damped(Context& context, const DampedHessian& metric, int64_t k) {
   LUTRA_TRY(require_equal(metric.hessian.shape[0], k, "decoupleq: rows of the Hessian, against columns of w"));
   LUTRA_TRY(require_equal(metric.hessian.shape[1], k, "decoupleq: columns of the Hessian, against columns of w"));
   LUTRA_TRY(require_equal(metric.diagonal.shape[0], k, "decoupleq: elements of the diagonal, against columns of w"));
-  int64_t bad = -1;
-  LUTRA_TRY(find_non_finite(context, metric.hessian, &bad));
-  return bad < 0 ? ok_status() : error(Code::kNonFinite, "decoupleq: the Hessian is not finite at this element", bad);
+  LUTRA_TRY(check_finite(context, metric.hessian, "decoupleq: the Hessian is not finite at this element"));
+  return check_finite(context, metric.diagonal, "decoupleq: the diagonal is not finite at this element");
 }
 
 Status damped_form_rows(Context& context, const DampedHessian& metric, const TensorView& differences,
@@ -309,7 +312,7 @@ Status offsets_of_grid(Context& context, const TensorView& scales, const TensorV
 }
 
 Status decoupleq_pull(Context& context, const DampedHessian& metric, const TensorView& w, const TensorView& pulled) {
-  LUTRA_TRY(check_weights(w));
+  LUTRA_TRY(check_weights(context, w));
   LUTRA_TRY(check_damped(context, metric, w.shape[1]));
   LUTRA_TRY(require_dtype(pulled, Dtype::kF64, "decoupleq: pulled must be f64"));
   LUTRA_TRY(require_same_shape(w, pulled, "decoupleq: shape of pulled, against shape of w"));
@@ -324,7 +327,7 @@ Status decoupleq_pull(Context& context, const DampedHessian& metric, const Tenso
 
 Status decoupleq_fit(Context& context, const ScaleFit& options, const DampedHessian& metric, const TensorView& w,
                      const TensorView& pulled, const CodedRows& rows) {
-  LUTRA_TRY(check_weights(w));
+  LUTRA_TRY(check_weights(context, w));
   LUTRA_TRY(check_damped(context, metric, w.shape[1]));
   LUTRA_TRY(check_fit(context, options, w, pulled, rows));
   const int64_t m = w.shape[0];
@@ -347,6 +350,9 @@ Status decoupleq_fit(Context& context, const ScaleFit& options, const DampedHess
     LUTRA_TRY(system.assemble(context, first, count));
     LUTRA_TRY(system.solve(context, first, count));
   }
+  for (int64_t row = 0; row < m; ++row)
+    if (!std::isfinite(rows.errors.as<double>()[row]))
+      return error(Code::kNonFinite, "decoupleq: the objective of this row overflows", row);
   return ok_status();
 }
 

@@ -40,7 +40,8 @@ struct DescentRows {
     return options.symmetric ? -scale(row, j) * static_cast<double>(1 << (options.bits - 1))
                              : offsets.as<float>()[row * groups + j / options.group_size];
   }
-  float inside(double place) const { return static_cast<float>(std::clamp(place, 0.0, largest)); }
+  // NaN, where a slope overflowed, gives 0: the fit that follows sees a row that is no better.
+  float inside(double place) const { return static_cast<float>(place >= largest ? largest : place > 0 ? place : 0.0); }
   void measure(int64_t row, int64_t j) const {
     const int64_t at = row * k + j;
     differences[at] = static_cast<float>(scale(row, j) * places[at] + offset(row, j) - w.as<float>()[at]);
@@ -71,8 +72,7 @@ struct DescentRows {
     if (from == k) return ok_status();
     const RightOperand right{.data = metric + from * k, .stride = k};
     LUTRA_TRY(product(context, m, k - from, k, differences, k, right, slopes, k));
-    const AdamOptions adam = adam_of(rate);
-    const AdamUpdate update(adam, ++steps);
+    const AdamUpdate update(adam_of(rate), ++steps);
     return for_rows(context, m, [&](int64_t row) {
       for (int64_t j = from; j < k; ++j) {
         const int64_t at = row * k + j;

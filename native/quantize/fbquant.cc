@@ -12,6 +12,7 @@
 #include "ops/transformer.h"
 #include "quantize/for_rows.h"
 #include "quantize/grid.h"
+#include "quantize/magnitude.h"
 #include "quantize/pair.h"
 
 namespace lutra {
@@ -23,6 +24,7 @@ constexpr double kSquares = 0.999;
 constexpr int64_t kElementsAPart = 4096;
 
 AlignedBuffer floats(int64_t n) { return AlignedBuffer(static_cast<size_t>(n) * sizeof(float)); }
+int64_t bytes_of_floats(int64_t n) { return n * static_cast<int64_t>(sizeof(float)); }
 
 TensorView matrix(void* data, int64_t rows, int64_t cols) { return {data, Dtype::kF32, 2, {rows, cols}}; }
 
@@ -45,7 +47,8 @@ class Objective {
 
   // H in f32 with a mean diagonal of one: inputs may be as large as they like.
   Status prepare() {
-    if (!weights_ || !error_ || !weighed_ || !turned_ || !losses_) return out_of_memory(k_ * k_ + 2 * m_ * k_);
+    if (!weights_ || !error_ || !weighed_ || !turned_ || !losses_)
+      return out_of_memory(bytes_of_floats(k_ * k_ + 2 * m_ * k_));
     const double* h = metric_.as<double>();
     double sum = 0.0;
     for (int64_t i = 0; i < k_; ++i) sum += h[i * k_ + i];
@@ -96,7 +99,7 @@ class Objective {
 
   double unit() const { return unit_; }
   // What `loss` left: E.
-  const float* error() const { return error_.as<float>(); }
+  TensorView error() const { return matrix(error_.as<void>(), m_, k_); }
 
  private:
   // u becomes Q(u) - u, group by group.
@@ -188,14 +191,10 @@ Status check(Context& context, const GridOptions& grid, const TensorView& w, con
   for (const TensorView* factor : {&b, &a}) LUTRA_TRY(require_apart(*factor, w, "fbquant: the pair overlaps w"));
   LUTRA_TRY(require_apart(b, a, "fbquant: the pair's matrices overlap"));
   int64_t bad = -1;
+  LUTRA_TRY(find_non_finite(context, metric, &bad));
+  if (bad >= 0) return error(Code::kNonFinite, "fbquant: the metric is not finite at this element", bad);
   LUTRA_TRY(find_non_finite(context, w, &bad));
   return bad < 0 ? ok_status() : error(Code::kNonFinite, "fbquant: w is not finite at this element", bad);
-}
-
-double root_mean_square(const float* x, int64_t n) {
-  double sum = 0.0;
-  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-  return std::sqrt(sum / static_cast<double>(n));
 }
 
 void fill_normal(const TensorView& x, double deviation) {
@@ -233,7 +232,7 @@ Status fbquant_descend(Context& context, const FbquantOptions& options, const Te
   const int64_t rank = a.shape[0];
   Objective objective(context, options.grid, w, metric, rank);
   Factor up(b), down(a);
-  if (!up.allocated() || !down.allocated()) return out_of_memory(b.elements() + a.elements());
+  if (!up.allocated() || !down.allocated()) return out_of_memory(bytes_of_floats(6 * (b.elements() + a.elements())));
   LUTRA_TRY(objective.prepare());
 
   // The error of rounding W alone tells how large the pair is going to be.
@@ -241,8 +240,10 @@ Status fbquant_descend(Context& context, const FbquantOptions& options, const Te
   std::fill_n(down.stored().as<float>(), a.elements(), 0.0f);
   double plain = 0.0;
   LUTRA_TRY(objective.loss(up.stored(), down.stored(), &plain));
-  const double size =
-      std::sqrt(root_mean_square(objective.error(), w.elements()) / std::sqrt(static_cast<double>(rank)));
+  double squares = 0.0;
+  LUTRA_TRY(sum_of_squares(context, objective.error(), &squares));
+  const double mean_square = squares / static_cast<double>(w.elements());
+  const double size = std::sqrt(std::sqrt(mean_square / static_cast<double>(rank)));
   if (options.random) {
     std::fill_n(b.as<float>(), b.elements(), 0.0f);
     fill_normal(a, size);

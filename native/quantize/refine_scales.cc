@@ -99,8 +99,8 @@ Status check(Context& context, int64_t group_size, const TensorView& w, const Te
     LUTRA_TRY(require_equal(m, row_hessians.shape[0] * d, "refine_scales: rows of w, against the row Hessians'"));
   }
   int64_t bad = -1;
-  for (const TensorView* operand : {&w, &hessian, &scales, &zeros}) {
-    LUTRA_TRY(find_non_finite(context, *operand, &bad));
+  for (const TensorView* operand : {&w, &hessian, &row_hessians, &scales, &zeros}) {
+    if (operand->data) LUTRA_TRY(find_non_finite(context, *operand, &bad));
     if (bad >= 0) return error(Code::kNonFinite, "refine_scales: an operand is not finite at this element", bad);
   }
   return ok_status();

@@ -262,6 +262,13 @@ LUTRA_TEST(linalg, low_rank_fit_refuses) {
   const Status status = low_rank_fit(lanes.context, x.view, none, false, b.view, a.view, nullptr);
   CHECK(status.code == Code::kNonFinite && status.found == 7);
   fill(x, Distribution::kNormal, 1);
+  for (int64_t i = 0; i < 36; ++i) metric[static_cast<size_t>(i)] = i % 7 == 0 ? 1.0 : 0.0;
+  metric[20] = NAN;
+  const Status weighed = low_rank_fit(lanes.context, x.view, metric.view, false, b.view, a.view, nullptr);
+  CHECK(weighed.code == Code::kNonFinite && weighed.found == 20);
+  for (size_t i = 0; i < x.count(); ++i) x[i] = 3e38f;
+  CHECK(low_rank_fit(lanes.context, x.view, none, false, b.view, a.view, nullptr).code == Code::kNonFinite);
+  fill(x, Distribution::kNormal, 1);
   CancelToken token;
   token.cancel();
   lanes.context.cancel = &token;

@@ -298,6 +298,19 @@ LUTRA_TEST(decoupleq, refuses) {
   f.scales[4] = NAN;
   CHECK(code(f.options) == Code::kNonFinite);
   f.scales[4] = 1;
+  f.pulled[7] = NAN;
+  CHECK(code(f.options) == Code::kNonFinite);
+  // Finite numbers whose objective is not: it is not taken for zero.
+  for (size_t i = 0; i < f.pulled.count(); ++i) f.pulled[i] = i % 2 ? 1e308 : -1e308;
+  for (size_t i = 0; i < f.p.w.count(); ++i) f.p.w[i] = 1e30f;
+  CHECK(code(f.options) == Code::kNonFinite);
+  CHECK(f.run(context).ok());
+  f.diagonal[3] = NAN;
+  CHECK(f.run(context).code == Code::kNonFinite);
+  f.diagonal[3] = 1;
+  f.p.w[9] = NAN;
+  CHECK(f.run(context).code == Code::kNonFinite);
+  f.p.w[9] = 1;
   f.p.h(2, 3) = INFINITY;
   CHECK(code(f.options) == Code::kNonFinite);
   CHECK(f.run(context).code == Code::kNonFinite);
@@ -351,6 +364,17 @@ LUTRA_TEST(decoupleq, the_descent_betters_rounding_and_ignores_lanes_and_units) 
   CHECK(plain == codes(1, 3, &before, &after));
   CHECK(plain == codes(1024, 2, &before, &after));
   for (const uint8_t code : plain) CHECK(code < 4);
+}
+
+// Slopes beyond fp32 have no direction: weights end somewhere on their grid.
+LUTRA_TEST(decoupleq, the_descent_of_weights_that_overflow_stays_on_the_grid) {
+  Fit f(3, 20, grid(2, 8), 53);
+  for (size_t i = 0; i < f.p.w.count(); ++i) f.p.w[i] = i % 2 ? 3e38f : -3e38f;
+  for (size_t i = 0; i < f.p.hessian.count(); ++i) f.p.hessian[i] = 1;
+  CHECK(decoupleq_descend(f.p.lanes.context, f.options, {2, 2, 0.1}, f.metric(), f.p.w.view, f.scales.view,
+                          f.offsets.view, f.codes.view)
+            .ok());
+  for (size_t i = 0; i < f.codes.count(); ++i) CHECK(f.codes[i] < 4);
 }
 
 LUTRA_TEST(decoupleq, the_descent_refuses) {

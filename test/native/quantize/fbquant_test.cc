@@ -239,6 +239,10 @@ LUTRA_TEST(quantize, fbquant_refuses) {
   pair.a[0] = 1e9f;
   CHECK(descend(problem, options, pair, result).code == Code::kOption);
   pair.randomize(1);
+  const double kept = problem.hessian[5];
+  problem.hessian[5] = NAN;
+  CHECK(descend(problem, options, pair, result).code == Code::kNonFinite);
+  problem.hessian[5] = kept;
   Lanes lanes(2);
   CancelToken token;
   token.cancel();

@@ -129,6 +129,8 @@ LUTRA_TEST(quantize, refine_scales_refuses) {
   CHECK(run(32, codes.view, {}) == Code::kShape);
   CHECK(run(16, fewer.view, {}) == Code::kShape);
   CHECK(run(16, p.w.view, {}) == Code::kDtype);
+  fits[11] = INFINITY;
+  CHECK(run(16, codes.view, fits.view) == Code::kNonFinite);
   p.h(3, 3) = NAN;
   CHECK(run(16, codes.view, {}) == Code::kNonFinite);
 }
