@@ -36,7 +36,7 @@ class AdamUpdate {
   }
 
  private:
-  const AdamOptions& options_;
+  AdamOptions options_;
   double whole1_, whole2_;
 };
 

@@ -7,6 +7,7 @@
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "ops/transformer.h"
+#include "quantize/adam.h"
 #include "quantize/for_rows.h"
 #include "quantize/grid.h"
 
@@ -17,7 +18,8 @@ namespace {
 constexpr int64_t kBandRows = 256;  // rows that learn together; a head is never cut
 constexpr double kStretch = 1.2;    // of the sigmoid, so that both ends are reached
 constexpr double kShift = 0.1;
-constexpr double kDecay1 = 0.9, kDecay2 = 0.999, kEpsilon = 1e-8;  // Adam's
+
+AdamOptions adam_of(double learning_rate) { return {learning_rate, 0.9, 0.999, 1e-8, 0.0}; }
 
 double sigmoid(double v) { return 1.0 / (1.0 + std::exp(-v)); }
 
@@ -26,7 +28,6 @@ double variable_of(double share) { return -std::log(kStretch / (share + kShift) 
 
 // One step of the schedule.
 struct Step {
-  int64_t number;  // from 1
   double regularization;
   double beta;
 };
@@ -34,9 +35,9 @@ struct Step {
 Step step_of(const RoundingOptions& options, int64_t done) {
   const double all = static_cast<double>(options.iterations), warm = options.warm_up * all;
   const double at = static_cast<double>(done);
-  if (at < warm) return {done + 1, 0.0, options.beta_first};
+  if (at < warm) return {0.0, options.beta_first};
   const double progress = (at - warm) / std::max(1.0, all - warm);
-  return {done + 1, options.regularization, options.beta_first + (options.beta_last - options.beta_first) * progress};
+  return {options.regularization, options.beta_first + (options.beta_last - options.beta_first) * progress};
 }
 
 // Some heads of the matrix and their state, all [rows, k].
@@ -118,10 +119,8 @@ struct Band {
     return product(context, rows(), k, k, weighed, k, right, pulled, k);
   }
 
-  void adam_row(int64_t row, const Step& step) const {
+  void adam_row(int64_t row, const Step& step, const AdamUpdate& update) const {
     const double largest = largest_code(options.bits);
-    const double number = static_cast<double>(step.number);
-    const double correct1 = 1.0 - std::pow(kDecay1, number), correct2 = 1.0 - std::pow(kDecay2, number);
     for (int64_t j = 0; j < k; ++j) {
       const int64_t at = row * k + j;
       const Place p = place(row, j);
@@ -129,10 +128,7 @@ struct Band {
       const double by_value = 2.0 * static_cast<double>(pulled[at]) / unit;
       const double g =
           rounding_gradient(v[at], by_value, p.scale, code > 0 && code < largest, step.regularization, step.beta);
-      mean[at] = static_cast<float>(kDecay1 * static_cast<double>(mean[at]) + (1.0 - kDecay1) * g);
-      square[at] = static_cast<float>(kDecay2 * static_cast<double>(square[at]) + (1.0 - kDecay2) * g * g);
-      const double root = std::sqrt(static_cast<double>(square[at]) / correct2) + kEpsilon;
-      v[at] -= static_cast<float>(options.learning_rate * static_cast<double>(mean[at]) / correct1 / root);
+      update.apply(g, v + at, mean + at, square + at);
     }
   }
 
@@ -150,7 +146,8 @@ struct Band {
       LUTRA_TRY(for_rows(context, rows(), [&](int64_t row) { soft_row(row); }));
       LUTRA_TRY(pull(context));
       const Step step = step_of(options, done);
-      LUTRA_TRY(for_rows(context, rows(), [&](int64_t row) { adam_row(row, step); }));
+      const AdamUpdate update(adam_of(options.learning_rate), done + 1);
+      LUTRA_TRY(for_rows(context, rows(), [&](int64_t row) { adam_row(row, step, update); }));
     }
     return ok_status();
   }
@@ -211,8 +208,8 @@ Status check(Context& context, const RoundingOptions& options, const TensorView&
     LUTRA_TRY(require_equal(m, row_hessians.shape[0] * d, "learn_rounding: rows of w, against the row Hessians'"));
   }
   int64_t bad = -1;
-  for (const TensorView* operand : {&w, &base, &scales, &zeros, &hessian}) {
-    LUTRA_TRY(find_non_finite(context, *operand, &bad));
+  for (const TensorView* operand : {&w, &base, &scales, &zeros, &hessian, &row_hessians}) {
+    if (operand->data) LUTRA_TRY(find_non_finite(context, *operand, &bad));
     if (bad >= 0) return error(Code::kNonFinite, "learn_rounding: an operand is not finite at this element", bad);
   }
   return ok_status();

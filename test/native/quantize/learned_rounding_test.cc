@@ -134,6 +134,9 @@ LUTRA_TEST(quantize, learn_rounding_refuses_and_ends_when_cancelled) {
   options.group_size = 32;
   CHECK(learn(p, options, {}, codes).code == Code::kShape);
   options = rounding(p, 3);
+  Operand<double> fits({2, 3, 3});
+  fits[4] = NAN;
+  CHECK(learn(p, options, fits.view, codes).code == Code::kNonFinite);
   Lanes lanes(2);
   CancelToken token;
   token.cancel();
