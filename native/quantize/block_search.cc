@@ -82,7 +82,7 @@ Status search_blocks(Context& context, const BlockSearch& search, const TensorVi
   LUTRA_TRY(find_non_finite(context, hessian, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "grid: the Hessian is not finite at this element", bad);
   if (rows == 0 || k == 0) return ok_status();
-  const int64_t length = std::min(k, group_length(search.options.group_size, k));
+  const int64_t length = group_length(search.options.group_size, k);
   const int64_t groups = ceil_div(k, length);
   const int64_t band = std::clamp<int64_t>(kBandElements / (search.candidates * length), 1, rows);
   const size_t held = static_cast<size_t>(band * search.candidates * length) * sizeof(float);

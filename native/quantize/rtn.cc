@@ -68,7 +68,10 @@ void range_of(const float* w, int64_t count, double* lo, double* hi) {
   }
 }
 
-int64_t group_length(int64_t group_size, int64_t k) { return group_size == -1 ? std::max<int64_t>(k, 1) : group_size; }
+int64_t group_length(int64_t group_size, int64_t k) {
+  const int64_t row = std::max<int64_t>(k, 1);
+  return group_size == -1 ? row : std::min(group_size, row);
+}
 
 Status check_grid(const GridOptions& options) {
   if (options.bits < 1 || options.bits > kMaxBits)

@@ -44,7 +44,7 @@ UniformGrid fit_group(const GridOptions& options, const float* w, int64_t count)
 // The least and the greatest of `count` values and zero.
 void range_of(const float* w, int64_t count, double* lo, double* hi);
 
-// Columns of a group of a row of k.
+// Columns of a group of a row of k, at most all of them.
 int64_t group_length(int64_t group_size, int64_t k);
 
 // Widths, group sizes and storage types that grids can have.

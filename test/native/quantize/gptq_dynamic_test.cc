@@ -141,6 +141,16 @@ LUTRA_TEST(gptq_dynamic, one_group_is_static) {
   }
 }
 
+LUTRA_TEST(gptq_dynamic, a_group_beyond_the_row_is_the_row) {
+  for (const int64_t k : {40, 300}) {
+    Dynamic row(4, k, grid(3, -1), 5), wide(4, k, grid(3, -1), 5);
+    // Rows times columns of a group would not fit a number.
+    wide.p.options.group_size = (int64_t{1} << 62) + 1;
+    CHECK(row.run().ok() && wide.run().ok());
+    CHECK(row.codes.same_bits(wide.codes) && row.scales.same_bits(wide.scales));
+  }
+}
+
 LUTRA_TEST(gptq_dynamic, with_a_plain_metric_rounds_on_static_grids) {
   Dynamic d(5, 150, grid(4, 32, true), 9);
   for (int64_t i = 0; i < d.p.k; ++i)
