@@ -50,7 +50,7 @@ struct Task {
   Range keys_of(int64_t query) const {
     return {shape.window > 0 ? std::max<int64_t>(0, query + 1 - shape.window) : 0, query + 1};
   }
-  Range queries_of(int64_t key) const { return {key, shape.window > 0 ? std::min(n, key + shape.window) : n}; }
+  Range queries_of(int64_t key) const { return {key, shape.window > 0 ? key + std::min(n - key, shape.window) : n}; }
 
   // Up to kAttentionRows queries of one head; `scores` holds two times as many lines of n.
   void query_rows(int64_t head, int64_t query, int64_t rows, float* scores) const {

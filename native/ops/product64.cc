@@ -45,7 +45,8 @@ Status product64(Context& context, int64_t n, int64_t m, int64_t k, const float*
   if (!memory) return out_of_memory(static_cast<int64_t>(bytes));
   LaneScratch lanes(context, memory, slot_bytes);
   const int64_t across = ceil_div(m, kGemmBlock);
-  return finished(context.parallel(ceil_div(n, kGemmBlock) * across, [&](int64_t part) {
+  const int64_t parts = ceil_div(n, kGemmBlock) * across;
+  return finished(context.parallel_in_turns(parts, kGemmBlock * kGemmBlock * k, [&](int64_t part) {
     const LaneScratch::Slot slot(lanes);
     double* left = slot.as<double>();
     double* right = left + kGemmBlock * kDepth;
@@ -164,7 +165,8 @@ Status group_gram(Context& context, int64_t n, int64_t k, const double* x, const
   const int64_t sums_row = whole ? row_stride : parts, sums_strip = whole ? stride : strips.groups;
   LaneScratch lanes(context, memory + part_bytes, slot_bytes);
   const StripProduct product{strips, hessian};
-  const bool multiplied = context.parallel(strips.count() * ceil_div(n, kGemmBlock), [&](int64_t part) {
+  const int64_t products = strips.count() * ceil_div(n, kGemmBlock);
+  const bool multiplied = context.parallel_in_turns(products, kGemmBlock * kStrip * k, [&](int64_t part) {
     const LaneScratch::Slot slot(lanes);
     const int64_t strip = part % strips.count(), row = part / strips.count() * kGemmBlock;
     product.run(strip, x + row * k, std::min(kGemmBlock, n - row), slot.as<double>(),
