@@ -35,7 +35,10 @@ constexpr int64_t kLutSegment = 512;
 // Columns of an fp32 panel: also how many products fp32 sums before it folds. A constant x gives rounding errors of one
 // sign, so the normalised error grows with this number's square: at 128 it can pass the 1e-12 of exact mode.
 constexpr int64_t kLutPanelCols = 64;
-constexpr int64_t kLutTableTokens = 8;     // up to so many tokens, fp32 panels do not pay
+constexpr int64_t kLutTableTokens = 8;  // up to so many tokens, fp32 panels do not pay
+// What the largest entry of a block's byte tables becomes. Entries of a constant |x| are 0, |x| and 2 |x|: at 127 the
+// middle one would fall between two steps and be off by half of one, always the same way. At 126 all three are whole.
+constexpr float kLutByteEntry = 126.0f;
 constexpr float kLutSmallest = 0x1p-110f;  // 32767 / kLutSmallest is finite
 
 // One tile of weights as packing/layout.h lays it out.

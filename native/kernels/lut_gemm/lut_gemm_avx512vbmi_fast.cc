@@ -4,7 +4,7 @@
 // sum that also applies the plane's weight. Entries are biased by 128 because vpdpbusd takes unsigned bytes;
 // accumulators start at minus what the biases of the span add up to.
 //
-// Bounds: an entry is in 1..255 after the bias, a span has at most 16 lookups a plane: 16 * 255 * 15 < 2^16.
+// Bounds: an entry is in 2..254 after the bias, a span has at most 16 lookups a plane: 16 * 254 * 15 < 2^16.
 #include "kernels/lut_gemm/lut_gemm_avx512vbmi.h"
 
 namespace lutra {
@@ -71,7 +71,7 @@ void lut_gemm_avx512vbmi_build_fast(const float* x, int64_t cols, int64_t group_
   __m512 fp[16];
   lut_block_tables(lut_block(x, cols, block, padded), fp, sums16);
   lut_store_sums(sums16, block, cols, group_size, tables.sums);
-  const LutStep scale = lut_step(fp, 127.0f);
+  const LutStep scale = lut_step(fp, kLutByteEntry);
   tables.steps[block] = scale.step;
   uint8_t* entries = tables.entries + block * 2 * Fast::kChunkBytes;
   const __m512 inverse = _mm512_set1_ps(scale.inverse);

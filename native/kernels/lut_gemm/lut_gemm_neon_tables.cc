@@ -5,7 +5,7 @@
 // 16-bit value (accurate) or the four of an fp32 value (exact), each byte in a table of its own.
 //
 // Bounds, per row and span of 64 columns, 16 lookups a plane and (uniform) planes weighing 1, 2, 4, 8, 15 in all:
-//   fast      16 * 127 * 15 = 30480 < 2^15
+//   fast      16 * 126 * 15 = 30240 < 2^15
 //   accurate  low bytes, unsigned: 16 * 255 * 15 = 61200 < 2^16; high bytes: 16 * 128 * 15 = 30720 < 2^15;
 //             high * 256 + low: < 2^23, exact in fp32
 // so 16-bit lanes take a whole span and nothing saturates or wraps.
@@ -208,7 +208,7 @@ void build_block(LutMode mode, const float* x, uint8_t* entries, float* step, fl
     return;
   }
   const int bytes = mode == kLutFast ? 1 : 2;
-  const Step scale = block_step(fp, mode == kLutFast ? 127.0f : 32767.0f);
+  const Step scale = block_step(fp, mode == kLutFast ? kLutByteEntry : 32767.0f);
   *step = scale.step;
   for (int q = 0; q < 16; ++q) store_integers(fp[q], scale.inverse, bytes, entries + q * bytes * kTableBytes);
 }

@@ -1,5 +1,7 @@
 #include "lut_gemm_cases.h"
 
+#include <algorithm>
+
 #include "core/half.h"
 
 namespace lutra::test {
@@ -75,22 +77,13 @@ LutOperands::LutOperands(const LutCase& problem)
   const PackedLayout& layout = problem_.layout;
   const int planes = layout.scale_planes();
   std::mt19937_64 random(problem.seed);
-  std::uniform_real_distribution<double> unit(0.0, 1.0);
-  for (uint8_t& code : codes_) code = static_cast<uint8_t>(random() & ((1u << layout.bits) - 1));
   const size_t values = static_cast<size_t>(layout.rows * layout.groups());
   std::vector<uint8_t> scales(stored_bytes(static_cast<int64_t>(values) * planes, layout.scale_dtype));
   std::vector<uint8_t> offsets(stored_bytes(static_cast<int64_t>(values), offset_type(layout)));
-  for (size_t i = 0; i < values; ++i) {
-    for (int b = 0; b < planes; ++b) {
-      const double sign = planes > 1 && random() % 5 == 0 ? -1.0 : 1.0;
-      scales_.push_back(store(scales.data(), i * static_cast<size_t>(planes) + static_cast<size_t>(b),
-                              layout.scale_dtype, sign * (0.01 + 0.01 * unit(random)) * (1 << b)));
-    }
-    const double zero = unit(random) * static_cast<double>(1 << layout.bits);
-    const bool code = layout.offset_kind == OffsetKind::kZeroCode;
-    if (layout.offset_kind != OffsetKind::kNone)
-      offsets_.push_back(store(offsets.data(), i, offset_type(layout), code ? zero : -0.015 * zero));
-  }
+  if (problem.nearest)
+    make_nearest(random, scales, offsets);
+  else
+    make_values(random, scales, offsets);
   Context context = one_lane();
   CHECK(pack_codes(context, layout, matrix(codes_.data(), Dtype::kU8, layout.rows, layout.cols),
                    {words_.data(), Dtype::kU8, 1, {4 * layout.codes_words()}})
@@ -104,6 +97,53 @@ LutOperands::LutOperands(const LutCase& problem)
   if (layout.offset_kind != OffsetKind::kNone) tiled(offsets, offset_bytes_, offset_type(layout), 1);
   make_sub_branch(random);
   fill(x_.data(), x_.size(), problem.distribution, problem.seed + 1);
+}
+
+void LutOperands::make_values(std::mt19937_64& random, std::vector<uint8_t>& scales, std::vector<uint8_t>& offsets) {
+  const PackedLayout& layout = problem_.layout;
+  const size_t planes = static_cast<size_t>(layout.scale_planes());
+  std::uniform_real_distribution<double> unit(0.0, 1.0);
+  for (uint8_t& code : codes_) code = static_cast<uint8_t>(random() & ((1u << layout.bits) - 1));
+  for (size_t i = 0; i < static_cast<size_t>(layout.rows * layout.groups()); ++i) {
+    for (size_t b = 0; b < planes; ++b) {
+      const double sign = planes > 1 && random() % 5 == 0 ? -1.0 : 1.0;
+      scales_.push_back(
+          store(scales.data(), i * planes + b, layout.scale_dtype, sign * (0.01 + 0.01 * unit(random)) * (1 << b)));
+    }
+    const double zero = unit(random) * static_cast<double>(1 << layout.bits);
+    const bool code = layout.offset_kind == OffsetKind::kZeroCode;
+    if (layout.offset_kind != OffsetKind::kNone)
+      offsets_.push_back(store(offsets.data(), i, offset_type(layout), code ? zero : -0.015 * zero));
+  }
+}
+
+// The grid of each group reaches from its least to its greatest weight.
+void LutOperands::make_nearest(std::mt19937_64& random, std::vector<uint8_t>& scales, std::vector<uint8_t>& offsets) {
+  const PackedLayout& layout = problem_.layout;
+  const size_t planes = static_cast<size_t>(layout.scale_planes());
+  const double largest_code = static_cast<double>((1 << layout.bits) - 1);
+  std::normal_distribution<double> normal;
+  for (int64_t row = 0; row < layout.rows; ++row)
+    for (int64_t g = 0; g < layout.groups(); ++g) {
+      const int64_t begin = g * layout.group_size;
+      std::vector<double> w(static_cast<size_t>(std::min(layout.group_size, layout.cols - begin)));
+      for (double& value : w) value = normal(random);
+      const double low = std::min(0.0, *std::min_element(w.begin(), w.end()));
+      const double high = std::max(0.0, *std::max_element(w.begin(), w.end()));
+      const size_t i = static_cast<size_t>(row * layout.groups() + g);
+      for (size_t b = 0; b < planes; ++b)
+        scales_.push_back(
+            store(scales.data(), i * planes + b, layout.scale_dtype, (high - low) / largest_code * (1 << b)));
+      const double scale = scales_[i * planes];
+      const double zero = std::floor(-low / scale + 0.5);
+      const bool code = layout.offset_kind == OffsetKind::kZeroCode;
+      offsets_.push_back(store(offsets.data(), i, offset_type(layout), code ? zero : -scale * zero));
+      for (size_t k = 0; k < w.size(); ++k) {
+        const double rounded = std::floor(w[k] / scale + 0.5) + zero;
+        codes_[static_cast<size_t>(row * layout.cols + begin) + k] =
+            static_cast<uint8_t>(std::min(std::max(rounded, 0.0), largest_code));
+      }
+    }
 }
 
 // A share of some tenths of the packed weights' magnitude.

@@ -18,6 +18,9 @@ struct LutCase {
   size_t slack = 0;  // floats between the end of x and y and their guard pages
   int64_t rank = 0;  // of a sub-branch of this type
   Dtype sub_branch = Dtype::kF16;
+  // Codes, scales and offsets of normal weights rounded to nearest, so that offsets follow the codes; random ones
+  // otherwise. Not without offsets.
+  bool nearest = false;
 
   std::string describe() const;
 };
@@ -50,6 +53,8 @@ class LutOperands {
   double packed_weight(int64_t row, int64_t col) const;
   double stored_scale(int64_t row, int64_t group, int plane) const;
   double coin_power(int64_t row, int64_t group) const;
+  void make_values(std::mt19937_64& random, std::vector<uint8_t>& scales, std::vector<uint8_t>& offsets);
+  void make_nearest(std::mt19937_64& random, std::vector<uint8_t>& scales, std::vector<uint8_t>& offsets);
   void make_sub_branch(std::mt19937_64& random);
 
   LutCase problem_;
