@@ -1,4 +1,4 @@
-import { addon } from './native/index.js';
+import { addonAsIs } from './native/index.js';
 
 export {
   LutraDeviceError,
@@ -82,4 +82,4 @@ export {
 } from './tensor/index.js';
 
 // Where no binary fits, the import says so, not the first use somewhere else.
-addon();
+addonAsIs();

@@ -1,5 +1,5 @@
 import { type LutraErrorCode, lutraError } from '../errors.js';
-import { addon } from './loader.js';
+import { addonAsIs } from './loader.js';
 
 /** Whether the CUDA backend can be used, and if not, why. By the numbers of native/device/device.h. */
 export const cudaStates = [
@@ -38,7 +38,7 @@ const capabilityName = (capability: number) => `${Math.floor(capability / 10)}.$
 
 /** Looks for the CUDA backend, where LUTRA_CUDA_PATH says or beside the addon, and at a device. */
 export function probeCuda(device = 0): CudaReport {
-  const found = addon().probeCuda(device, process.env.LUTRA_CUDA_PATH || null);
+  const found = addonAsIs().probeCuda(device, process.env.LUTRA_CUDA_PATH || null);
   const state = cudaStates[found.state] ?? 'failed';
   const driver = found.driverVersion ? versionName(found.driverVersion) : null;
   const name = found.name ? `${found.name}, compute capability ${capabilityName(found.computeCapability)}` : null;

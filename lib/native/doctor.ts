@@ -1,6 +1,7 @@
 import type { LutGemmWay } from './addon.js';
 import { type CudaReport, probeCuda } from './cuda.js';
-import { addon, platformName } from './loader.js';
+import { wrongVariables } from './environment.js';
+import { addon, addonAsIs, platformName } from './loader.js';
 
 /** Bit i of `describe().features`, in the order of native/platform/cpu_features.h. */
 const featureNames = [
@@ -49,13 +50,11 @@ export interface Diagnosis {
  * @throws `LUTRA_E_NO_BINARY` where no addon fits, which says what to do
  */
 export function doctor(): Diagnosis {
-  const { isa, isas, features, threads, isaOverrideValid, kernels, lutGemm } = addon().describe();
+  const native = addonAsIs();
+  const { isa, isas, features, threads, kernels, lutGemm } = native.describe();
   const advice: string[] = [];
-  if (!isaOverrideValid)
-    advice.push(`LUTRA_ISA=${process.env.LUTRA_ISA} is no instruction set here: use ${isas.join(', ')}, or unset it`);
-  const wanted = process.env.LUTRA_THREADS;
-  if (wanted && !(/^\d+$/.test(wanted) && Number(wanted) >= 1 && Number(wanted) <= 1024))
-    advice.push(`LUTRA_THREADS=${wanted} is no whole number from 1 to 1024: set one, or unset it`);
+  for (const { name, found, expected } of wrongVariables(native))
+    advice.push(`${name}=${found} cannot be: set it to ${expected}, or unset it`);
   if (isa === 'scalar') advice.push('no vector kernels are used: products run on the scalar path, many times slower');
   const refused = tilesRefused(isa, isas, features);
   if (refused)

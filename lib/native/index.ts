@@ -3,4 +3,4 @@ export { cancellable } from './cancellation.js';
 export { type CudaReport, type CudaState, cudaStates, probeCuda, requireCuda } from './cuda.js';
 export { type Diagnosis, doctor, nativeMemory } from './doctor.js';
 export { fromNative, guarded } from './failure.js';
-export { addon, load, platformName } from './loader.js';
+export { addon, addonAsIs, load, platformName } from './loader.js';

@@ -4,18 +4,30 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { lutraError } from '../errors.js';
 import type { Addon } from './addon.js';
+import { checkVariables } from './environment.js';
 
 const require = createRequire(import.meta.url);
 const packageRoot = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
 let loaded: Addon | undefined;
+let ready: Addon | undefined;
 
 /**
  * The addon of this platform: a local build, else the prebuild that fits. Loaded on first use, once a thread.
  *
- * @throws LutraDeviceError `LUTRA_E_NO_BINARY` where there is neither, with the platform, the C library and the tried paths.
+ * @throws LutraDeviceError `LUTRA_E_NO_BINARY` where there is neither, with the platform, the C library and the tried paths;
+ *   `LUTRA_E_OPTION` where LUTRA_ISA or LUTRA_THREADS is wrong.
  */
 export function addon(): Addon {
+  if (ready) return ready;
+  const native = addonAsIs();
+  checkVariables(native);
+  ready = native;
+  return native;
+}
+
+/** The same, whatever the environment variables say: for the doctor, who tells what is wrong with them. */
+export function addonAsIs(): Addon {
   loaded ??= load(packageRoot);
   return loaded;
 }
