@@ -21,7 +21,15 @@ import { lutraError } from '../errors.js';
 import { onFile } from '../formats/index.js';
 import { type Mode, maxThreads } from '../ops/index.js';
 import { rooflineSvg } from '../report/index.js';
-import { type CommonOptions, type Invocation, listOf, runCommand, wholeNumber, withCommonOptions } from './command.js';
+import {
+  type CommonOptions,
+  checkWritable,
+  type Invocation,
+  listOf,
+  runCommand,
+  wholeNumber,
+  withCommonOptions,
+} from './command.js';
 import { table } from './table.js';
 
 const kinds = ['uniform', 'planes'] as const;
@@ -92,6 +100,7 @@ export async function bench(
   { signal }: Invocation,
   peers: readonly Peer[] = [],
 ): Promise<BenchResult> {
+  for (const path of [options.lines, options.plot]) if (path !== undefined) await checkWritable(path);
   const machine = machineCard();
   const rows = await runCases(expand(planOf(options, Number(machine.threads))), {
     effort: { ...defaultEffort, milliseconds: options.time },

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { open, readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander';
@@ -172,4 +172,20 @@ export async function readText(path: string): Promise<string> {
   } catch (cause) {
     throw lutraError('LUTRA_E_OPTION', { message: 'the file is not UTF-8 text', where: path, cause });
   }
+}
+
+/**
+ * Refuses a path that cannot be written, before the work whose result it is to hold. Leaves what is there as it is.
+ *
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`
+ */
+export async function checkWritable(path: string): Promise<void> {
+  await onFile(path, async () => {
+    const found = await stat(path).catch(() => null);
+    // Opening a pipe would tell its reader that something comes.
+    if (found && !found.isFile() && !found.isDirectory()) return;
+    const file = await open(path, 'a');
+    await file.close();
+    if (!found) await rm(path);
+  });
 }

@@ -82,6 +82,12 @@ describe('exit code 1', () => {
     ],
     ['an unusable sampling option', ['generate', demo, '--prompt', 'x', '--top-p', '2'], 'LUTRA_E_OPTION'],
     ['an unusable group size', ['bench', '--shape', '64x64', '--group-size', '31'], 'LUTRA_E_GROUP_SIZE'],
+    [
+      'lines below a file',
+      ['bench', '--shape', '64x64', '--lines', join(demo, 'config.json', 'x')],
+      'LUTRA_E_NOT_FOUND',
+    ],
+    ['a plot that is a directory', ['bench', '--shape', '64x64', '--plot', scratch], 'LUTRA_E_IO'],
     ['more lanes than there are', ['bench', '--shape', '64x64', '--threads', '1024'], 'LUTRA_E_OPTION'],
     ['an output below a file', [...rtn.with(3, join(demo, 'config.json', 'out'))], 'LUTRA_E_EXISTS'],
     ['a method without its calibration', rtn.with(5, 'gptq'), 'LUTRA_E_OPTION'],
@@ -135,6 +141,26 @@ describe('exit code 1', () => {
     expect(error.code).toBe('LUTRA_E_NO_BINARY');
     expect(error.where).toBe(outputs);
     expect(error.message).toContain(join(outputs, 'prebuilds'));
+  });
+
+  it.each([
+    ['LUTRA_ISA', 'sse9', 'scalar'],
+    ['LUTRA_ISA', 'AVX2', 'scalar'],
+    ['LUTRA_THREADS', '0', '1 to 1024'],
+    ['LUTRA_THREADS', 'two', '1 to 1024'],
+  ])('%s=%s, which nothing runs with but the doctor', async (name, value, expected) => {
+    const env = { [name]: value };
+    for (const args of [rtn, ['bench', '--shape', '64x64', '--time', '1'], ['generate', demo, '--prompt', 'x']]) {
+      const { code, stdout } = await lutra([...args, '--json'], { env });
+      expect(code).toBe(1);
+      const { error } = failureOf(stdout);
+      expect(error).toMatchObject({ code: 'LUTRA_E_OPTION', where: name, found: `'${value}'` });
+      expect(error.expected).toContain(expected);
+    }
+    expect(readdirSync(outputs)).toEqual([]);
+    const { code, stdout } = await lutra(['doctor', '--json'], { env });
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout).result.advice).toContainEqual(expect.stringContaining(`${name}=${value} cannot be`));
   });
 
   it.runIf(existsSync('/dev/full'))('a disk that has no room for the result', () => {
