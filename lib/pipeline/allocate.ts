@@ -30,7 +30,7 @@ import { entriesOf, linearsOf } from './preflight.js';
  * behind the block that its part of the block, attention or feed-forward, has added.
  *
  * @returns the recipe with the chosen widths as overrides.
- * @throws `LUTRA_E_OPTION` where the budget is below what the fewest bits take
+ * @throws what `checkBudget` throws
  */
 export async function allocate(
   source: TensorSource,
@@ -41,18 +41,6 @@ export async function allocate(
   const { recipe, signal } = context;
   if (!recipe.allocation) return recipe;
   const { bitsPerWeight } = recipe.allocation;
-  const bytes = bytesByWidth(source, recipe);
-  const withLosses = (losses: (name: string, bits: number) => number): AllocatedLayer[] =>
-    linearsOf(source.graph).map(({ name, outFeatures, inFeatures }) => ({
-      name,
-      weights: outFeatures * inFeatures,
-      options: widthsOf(recipe, name).map((bits) => ({ bits, bytes: bytes(name, bits), loss: losses(name, bits) })),
-    }));
-  // A budget that nothing fits is refused before the long work.
-  allocateWidths(
-    withLosses(() => 0),
-    bitsPerWeight,
-  );
   const losses = new Map<string, ReadonlyMap<number, number>>();
   const store = await ActivationStore.create(join(directory, 'allocation.scratch'), signal);
   const { windows, sequenceLength } = calibration;
@@ -79,8 +67,33 @@ export async function allocate(
     runner.dispose();
     await store.dispose();
   }
-  const layers = withLosses((name, bits) => losses.get(name)!.get(bits)!);
+  const layers = layersWith((name, bits) => losses.get(name)!.get(bits)!, source, recipe);
   return withWidths(recipe, allocateWidths(layers, bitsPerWeight).widths);
+}
+
+/**
+ * What headers tell of the recipe's budget, before any work.
+ *
+ * @throws `LUTRA_E_OPTION` where it is below what the fewest bits take
+ */
+export function checkBudget(source: TensorSource, recipe: Recipe): void {
+  if (!recipe.allocation) return;
+  const layers = layersWith(() => 0, source, recipe);
+  allocateWidths(layers, recipe.allocation.bitsPerWeight);
+}
+
+/** Every layer with its widths and what they cost. */
+function layersWith(
+  losses: (name: string, bits: number) => number,
+  source: TensorSource,
+  recipe: Recipe,
+): AllocatedLayer[] {
+  const bytes = bytesByWidth(source, recipe);
+  return linearsOf(source.graph).map(({ name, outFeatures, inFeatures }) => ({
+    name,
+    weights: outFeatures * inFeatures,
+    options: widthsOf(recipe, name).map((bits) => ({ bits, bytes: bytes(name, bits), loss: losses(name, bits) })),
+  }));
 }
 
 /** The widths that a layer may have. */

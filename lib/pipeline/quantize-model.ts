@@ -6,7 +6,7 @@ import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../m
 import { checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { ActivationStore } from './activation-store.js';
-import { allocate } from './allocate.js';
+import { allocate, checkBudget } from './allocate.js';
 import { streamBlocks, streamMatrices } from './block-stream.js';
 import type { ActivationStores } from './block-work.js';
 import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
@@ -38,6 +38,7 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   const graph = buildGraph(config, (name) => source.has(name));
   checkPlan(source, graph, recipe);
   const model = tensorSource(source, graph, recipe);
+  checkBudget(model, recipe);
   const replaced = replacedTensors(model, recipe);
   const planFor = (widths: Recipe, scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
     planCheckpoint({

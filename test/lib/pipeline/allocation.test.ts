@@ -77,11 +77,14 @@ test('a budget that nothing fits, one without text, and nonsense are refused; an
   const out = join(scratch, 'refused');
   const refusal = (job: object) =>
     quantizeModel({ model, out, calibration, recipe: recipeOf(3), ...job }).catch((error: unknown) => error);
-  expect(await refusal({ recipe: recipeOf(2.3) })).toMatchObject({
+  const phases: string[] = [];
+  const onPhase = ({ phase }: { phase: string }) => phases.push(phase);
+  expect(await refusal({ recipe: recipeOf(2.3), onProgress: onPhase })).toMatchObject({
     code: 'LUTRA_E_OPTION',
     where: 'recipe.allocation.bitsPerWeight',
     expected: 'at least 2.7500',
   });
+  expect(phases).toEqual([]);
   expect(await refusal({ calibration: undefined })).toMatchObject({ code: 'LUTRA_E_OPTION', where: 'calibration' });
   for (const allocation of [
     {},
