@@ -20,8 +20,7 @@ export async function attentionStatistics(
   work: BlockWork,
   collected: RowHessianCollector,
 ): Promise<AttentionStatistics> {
-  const { recipe } = work.context;
-  const needs = needsOf(recipe);
+  const needs = needsOf(work.context.recipe);
   const { query, key } = collected.take(work.runner.sequenceLength);
   const { q, k, v } = rolesOf(work.block);
   const rowHessians = new Map([
@@ -37,9 +36,7 @@ export async function attentionStatistics(
     dispose();
     throw error;
   }
-  // A low-rank pair belongs to the whole matrix.
-  const headHessians = needs.includes('headHessians') && recipe.lowRank === null;
-  return { rowHessians, headHessians, [Symbol.dispose]: dispose };
+  return { rowHessians, headHessians: needs.includes('headHessians'), [Symbol.dispose]: dispose };
 }
 
 async function valueRows({ source, block, weights, context }: BlockWork): Promise<Tensor> {

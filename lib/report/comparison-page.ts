@@ -1,4 +1,4 @@
-import { type Comparison, type ComparisonRow, type ComparisonRun, summarize } from '../comparison/index.js';
+import { type Comparison, type ComparisonRow, type ComparisonRun, summarize, titleOf } from '../comparison/index.js';
 import { divergencePlot } from './divergence-plot.js';
 import { recipeSection } from './recipe-section.js';
 import { rowsPlot } from './rows-plot.js';
@@ -146,10 +146,9 @@ function cellsOf({ measured }: ComparisonRow & { measured: NonNullable<Compariso
 const rowHtml = (head: string, cells: readonly string[]): string =>
   `<tr><th scope="row">${escaped(head)}</th>${cells.map((cell) => `<td>${escaped(cell)}</td>`).join('')}</tr>`;
 
-function failedRow({ label, seed, error }: ComparisonRun, columns: number): string {
-  const what = seed === null ? label : `${label}, seed ${seed}`;
-  const why = `${error?.code}: ${error?.message}`;
-  return `<tr class="failed"><th scope="row">${escaped(what)}</th><td colspan="${columns - 1}">${escaped(why)}</td></tr>`;
+function failedRow(run: ComparisonRun, columns: number): string {
+  const why = `${run.error?.code}: ${run.error?.message}`;
+  return `<tr class="failed"><th scope="row">${escaped(titleOf(run))}</th><td colspan="${columns - 1}">${escaped(why)}</td></tr>`;
 }
 
 const layersNote = ({ calibration }: Comparison): string =>
