@@ -159,6 +159,8 @@ function issueError(issue: z.core.$ZodIssue, root: unknown, where: string): Erro
   if (issue.code === 'unrecognized_keys') return unknownKey(`${path}.${issue.keys[0]}`);
   const found = describe(issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], root));
   const last = issue.path.at(-1);
+  if (issue.code === 'invalid_type' && last !== 'bits' && last !== 'groupSize')
+    return option(path, 'a value of another type is needed', found, issue.expected);
   if (last === 'bits') return fault('LUTRA_E_BITS', path, 'unusable width', found, '2, 3 or 4');
   if (last === 'groupSize')
     return fault(
