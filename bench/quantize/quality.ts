@@ -1,123 +1,73 @@
 /**
- * Quality of the solvers on small trained models: perplexity, KL divergence to the original and top-1 agreement of every
- * method at 4, 3 and 2 bits, group 32, over three calibration seeds.
+ * Quality of the methods on small trained models: every recipe of quality-recipes.ts at 4, 3 and 2 bits, groups of 32 and 64,
+ * over three calibration seeds, on stories like those of the calibration and on a text of another kind.
  *
- *     npx tsx bench/quantize/quality.ts <models> <texts> [--out bench/results/quality.json]
+ *     npx tsx bench/quantize/quality.ts <models> <texts> <work> [--only <model>,…] [--threads <n>]
+ *     npx tsx bench/quantize/methods-table.ts <work>
  *
- * <models> holds one directory a model, <texts> tinystories-calibration.txt and tinystories-evaluation.txt. Prints the
- * table of the README, and per model and width the difference KL(rtn) - KL(gptq): its mean over the seeds and the standard
- * error of that mean.
+ * <models> holds one directory a model, <texts> tinystories-calibration.txt, tinystories-evaluation.txt and
+ * wikitext2-valid.txt. Each grid's and model's comparison grows in <work>/<grid>/<model>, page included, run by run; a sweep
+ * that was interrupted goes on where it was. methods-table.ts makes the table of docs/methods.md and bench/results/quality.json of it.
  */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { machineCard } from '../../lib/benchmark/index.js';
-import { table } from '../../lib/cli/table.js';
-import { evaluate, loadModel, quantizeModel } from '../../lib/index.js';
+import { access, mkdir, readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { type Comparison, compareRecipes, titleOf } from '../../lib/comparison/index.js';
+import { writeComparison } from '../../lib/report/index.js';
+import { qualityRecipes } from './quality-recipes.js';
 
 const separator = '<|endoftext|>';
-const widths = [4, 3, 2];
-const groupSize = 32;
+const calibration = { samples: 32, sequenceLength: 128, heldOut: 8 };
+const context = 256;
+/** The most telling first. */
+const grids = [3, 2].flatMap((bits) => [32, 64].map((groupSize) => ({ bits, groupSize })));
+grids.push({ bits: 4, groupSize: 32 }, { bits: 4, groupSize: 64 });
 const seeds = [0, 1, 2];
-const maxTokens = 20_000;
 
-interface Result {
-  model: string;
-  method: string;
-  bits: number;
-  seed: number | null;
-  bitsPerWeight: number | null;
-  perplexity: number;
-  perplexityStandardError: number | null;
-  kl: number;
-  klStandardError: number | null;
-  top1Agreement: number | null;
-  tokens: number;
+const { positionals, values } = parseArgs({
+  allowPositionals: true,
+  options: { only: { type: 'string' }, threads: { type: 'string', default: '0' } },
+});
+const [models, texts, work] = positionals;
+if (!models || !texts || !work) throw new Error('usage: tsx bench/quantize/quality.ts <models> <texts> <work>');
+const only = values.only?.split(',');
+const textOf = (name: string) => readFile(join(texts, `${name}.txt`), 'utf8');
+const [stories, wikitext] = [await textOf('tinystories-evaluation'), await textOf('wikitext2-valid')];
+
+/** The runs of a sweep that was interrupted. */
+async function finishedRuns(directory: string): Promise<Comparison['runs']> {
+  const path = join(directory, 'compare.json');
+  const there = await access(path).then(
+    () => true,
+    () => false,
+  );
+  return there ? (JSON.parse(await readFile(path, 'utf8')) as Comparison).runs : [];
 }
 
-const [models, texts, flag, file] = process.argv.slice(2);
-if (!models || !texts) throw new Error('usage: tsx bench/quantize/quality.ts <models> <texts> [--out <file>]');
-const calibration = { file: join(texts, 'tinystories-calibration.txt'), separator };
-const text = await readFile(join(texts, 'tinystories-evaluation.txt'), 'utf8');
-const work = await mkdtemp(join(tmpdir(), 'lutra-quality-'));
-const results: Result[] = [];
-
-async function measure(model: string, method: string, bits: number, seed: number | null): Promise<Result> {
-  const source = join(models as string, model);
-  const out = join(work, 'model');
-  await quantizeModel({
-    model: source,
-    out,
-    recipe: { method, bits, groupSize },
-    calibration: seed === null ? undefined : { ...calibration, seed },
-    overwrite: true,
+async function compareAll(model: string, { bits, groupSize }: (typeof grids)[number]): Promise<void> {
+  const out = join(work as string, `W${bits}g${groupSize}`, model);
+  await mkdir(out, { recursive: true });
+  const finished = await finishedRuns(out);
+  await compareRecipes({
+    ...{ seeds, bits: [bits], groupSizes: [groupSize], recipes: qualityRecipes, finished },
+    model: join(models as string, model),
+    calibration: { file: join(texts as string, 'tinystories-calibration.txt'), separator, ...calibration },
+    texts: [
+      { name: 'tinystories', text: stories, separator, context, maxTokens: 4000 },
+      { name: 'wikitext2', text: wikitext, context, maxTokens: 2500 },
+    ],
+    threads: Number(values.threads),
+    scratch: join(out, 'checkpoint.scratch'),
+    onRun: async (comparison) => {
+      const last = comparison.runs.at(-1);
+      if (!last || comparison.runs.length <= finished.length) return;
+      await writeComparison(out, comparison);
+      const kl = last.measured?.texts[0]?.kl?.mean.toFixed(4) ?? last.error?.code;
+      process.stderr.write(`${model} ${comparison.runs.length}/${comparison.planned} ${titleOf(last)}: ${kl}\n`);
+    },
   });
-  using reference = await loadModel(source);
-  using quantized = await loadModel(out);
-  const found = await evaluate(quantized, { text, separator, reference, maxTokens });
-  if (!found.kl) throw new Error('no divergence');
-  return {
-    model,
-    method,
-    bits,
-    seed,
-    bitsPerWeight: found.bitsPerWeight,
-    perplexity: found.perplexity,
-    perplexityStandardError: found.perplexityStandardError,
-    kl: found.kl.mean,
-    klStandardError: found.kl.standardError,
-    top1Agreement: found.top1Agreement,
-    tokens: found.tokens,
-  };
 }
 
-const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-function standardError(values: number[]): number {
-  const centre = mean(values);
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (values.length - 1) / values.length);
-}
-
-try {
-  const rows: (string | number)[][] = [];
-  const comparisons: (string | number)[][] = [];
-  for (const entry of await readdir(models, { withFileTypes: true })) {
-    if (!entry.isDirectory()) continue;
-    const model = entry.name;
-    using original = await loadModel(join(models, model));
-    const plain = await evaluate(original, { text, separator, maxTokens });
-    rows.push([model, 'original', plain.bitsPerParameter.toFixed(2), plain.perplexity.toFixed(3), '-', '-']);
-    for (const bits of widths) {
-      const rtn = await measure(model, 'rtn', bits, null);
-      const gptq: Result[] = [];
-      for (const seed of seeds) gptq.push(await measure(model, 'gptq', bits, seed));
-      results.push(rtn, ...gptq);
-      const row = (name: string, found: Result[]) => [
-        model,
-        `${name} W${bits}g${groupSize}`,
-        (found[0]?.bitsPerWeight ?? 0).toFixed(2),
-        mean(found.map((one) => one.perplexity)).toFixed(3),
-        `${mean(found.map((one) => one.kl)).toFixed(4)} ± ${(found[0]?.klStandardError ?? 0).toFixed(4)}`,
-        (100 * mean(found.map((one) => one.top1Agreement ?? Number.NaN))).toFixed(1),
-      ];
-      rows.push(row('rtn', [rtn]), row('gptq', gptq));
-      const differences = gptq.map((one) => rtn.kl - one.kl);
-      const error = standardError(differences);
-      comparisons.push([
-        model,
-        `W${bits}g${groupSize}`,
-        mean(differences).toFixed(4),
-        error.toFixed(4),
-        (mean(differences) / error).toFixed(1),
-      ]);
-      process.stderr.write(`${model} W${bits} done\n`);
-    }
-  }
-  console.log(table(['model', 'method', 'bits/weight', 'perplexity', 'KL to original, nats', 'top-1 %'], rows));
-  console.log(`\nKL(rtn) - KL(gptq), mean over ${seeds.length} calibration seeds:\n`);
-  console.log(table(['model', 'width', 'difference', 'standard error', 'errors'], comparisons));
-  if (flag === '--out' && file) await mkdir(dirname(file), { recursive: true });
-  if (flag === '--out' && file)
-    await writeFile(file, `${JSON.stringify({ machine: machineCard(), results }, null, 1)}\n`);
-} finally {
-  await rm(work, { recursive: true, force: true });
-}
+const directories = (await readdir(models, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+const names = directories.map(({ name }) => name).filter((name) => !only || only.includes(name));
+for (const grid of grids) for (const name of names) await compareAll(name, grid);

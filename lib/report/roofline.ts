@@ -30,7 +30,7 @@ const markers: Readonly<Record<string, Marker>> = {
 const intensityOf = (row: BenchRow): number => row.gigaMacsPerSecond / row.gigabytesPerSecond;
 /** Variants of one width or mode look the same. */
 const widthOf = (row: BenchRow): string => row.weights.replace(/r\d+$/, '');
-const modeOf = (row: BenchRow): string => row.mode.replace('-invariant', '');
+const modeOf = (row: BenchRow): string => row.mode.replace(/-invariant| .*/, '');
 
 /**
  * A roofline plot with a panel for each number of threads: the rate of every row over its arithmetic intensity. The slope

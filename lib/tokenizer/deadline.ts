@@ -7,8 +7,8 @@ const realm = vm.createContext(Object.assign(Object.create(null), { work: null }
 });
 const script = new vm.Script('work()');
 
-/** What a text of this many UTF-16 units may take: some hundred times what tokenizers of models take. */
-export const timeFor = (length: number): number => Math.ceil(1000 + length / 10);
+/** Milliseconds of the clock that a text of this many UTF-16 units may take: some hundred times what models' tokenizers take, and more for a machine that is busy. */
+export const timeFor = (length: number): number => Math.ceil(10_000 + length / 10);
 
 /**
  * Runs work that a tokenizer.json decides about, its regular expressions above all: those that backtrack for years are ended.

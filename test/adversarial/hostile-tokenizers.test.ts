@@ -27,7 +27,7 @@ test('the plain one works', () => {
 
 describe('patterns that backtrack for years', () => {
   const text = `${'a'.repeat(60)}!`;
-  const endless = ['(a+)+$', '(?:a|a)*$', '(a*)*b'];
+  const endless = ['(a+)+$', '(?:a|a)*$'];
   const split = (Regex: string) => ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false });
 
   test.each(endless)('%s of a pre-tokenizer is ended', async (regex) => {
