@@ -1,4 +1,4 @@
-import { readdir, rm, writeFile } from 'node:fs/promises';
+import { readdir, rm, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
@@ -23,7 +23,8 @@ export async function markDirectory(directory: string): Promise<string> {
 export async function removeLeftover(directory: string): Promise<void> {
   const mark = await deadMark(directory);
   try {
-    await rm(join(directory, mark));
+    // Not rm: where another job removes the file between two of its steps, it succeeds too.
+    await unlink(join(directory, mark));
   } catch (cause) {
     throw lutraError('LUTRA_E_EXISTS', { message: 'another job takes this output', where: directory, cause });
   }
