@@ -20,8 +20,7 @@ const separator = '<|endoftext|>';
 const calibration = { samples: 32, sequenceLength: 128, heldOut: 8 };
 const context = 256;
 /** The most telling first. */
-const grids = [3, 2].flatMap((bits) => [32, 64].map((groupSize) => ({ bits, groupSize })));
-grids.push({ bits: 4, groupSize: 32 }, { bits: 4, groupSize: 64 });
+const grids = [32, 64].flatMap((groupSize) => [3, 2, 4].map((bits) => ({ bits, groupSize })));
 const seeds = [0, 1, 2];
 
 const { positionals, values } = parseArgs({
