@@ -191,4 +191,9 @@ LUTRA_TEST(ops, attention_statistics_refuse) {
   CHECK(accumulate_head_grams(lanes.context, a.q.view, heads.view).ok());
   CHECK(accumulate_head_grams(lanes.context, a.q.view, gram.view).code == Code::kShape);
   CHECK(accumulate_head_grams(lanes.context, a.q.view, a.q.view).code == Code::kShape);
+  CancelToken token;
+  token.cancel();
+  lanes.context.cancel = &token;
+  CHECK(run(a.shape, 0, gram.view) == Code::kCancelled);
+  CHECK(accumulate_head_grams(lanes.context, a.q.view, heads.view).code == Code::kCancelled);
 }

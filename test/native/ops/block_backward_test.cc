@@ -168,10 +168,10 @@ LUTRA_TEST(ops, block_backward_agrees_with_the_reference) {
   }
 }
 
-LUTRA_TEST(ops, block_gradient_is_zero_at_its_target) {
+LUTRA_TEST(ops, block_loss_is_zero_at_its_target) {
   Lanes lanes(2);
   Problem p(kShapes[1]);
-  // The operators' own output as the target: every difference is zero, and all that follows.
+  // The reference's output as the target: what is left is the operators' rounding.
   double loss = 0;
   Numbers y = block_reference(p.b, p.w, p.cos_sin, p.x).y;
   p.target = y;
