@@ -6,6 +6,7 @@
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "quantize/for_rows.h"
+#include "quantize/narrow.h"
 
 namespace lutra {
 
@@ -27,14 +28,6 @@ Status check(const TensorView& x, const TensorView& hessian, const TensorView& r
   return require_equal(x.shape[0], row_hessians.shape[0] * d, "rows of the matrix, against those of the row Hessians");
 }
 
-// Rows of f64 as f32.
-Status narrow(Context& context, const double* wide, int64_t rows, int64_t cols, float* y) {
-  return for_rows(context, rows, [&](int64_t row) {
-    std::transform(wide + row * cols, wide + (row + 1) * cols, y + row * cols,
-                   [](double h) { return static_cast<float>(h); });
-  });
-}
-
 }  // namespace
 
 Status quadratic_form_of_heads(Context& context, const TensorView& x, const TensorView& hessian,
@@ -49,7 +42,7 @@ Status quadratic_form_of_heads(Context& context, const TensorView& x, const Tens
   const AlignedBuffer pulled(static_cast<size_t>(m * panel) * sizeof(float));  // some columns of x H
   const AlignedBuffer sums(static_cast<size_t>(m) * sizeof(double));
   if (!row_weights || !weighed || !columns || !pulled || !sums) return out_of_memory(static_cast<int64_t>(x.bytes()));
-  LUTRA_TRY(narrow(context, row_hessians.as<double>(), m, d, row_weights.as<float>()));
+  LUTRA_TRY(narrow_rows(context, row_hessians.as<double>(), m, d, row_weights.as<float>()));
   for (int64_t h = 0; h < heads; ++h) {
     const RightOperand right{.data = x.as<float>() + h * d * k, .stride = k, .k_major = true};
     LUTRA_TRY(
@@ -59,7 +52,7 @@ Status quadratic_form_of_heads(Context& context, const TensorView& x, const Tens
   for (int64_t first = 0; first < k; first += panel) {
     const int64_t width = std::min(panel, k - first);
     // H is symmetric: its rows are the columns that the product needs.
-    LUTRA_TRY(narrow(context, hessian.as<double>() + first * k, width, k, columns.as<float>()));
+    LUTRA_TRY(narrow_rows(context, hessian.as<double>() + first * k, width, k, columns.as<float>()));
     const RightOperand right{.data = columns.as<float>(), .stride = k};
     LUTRA_TRY(product(context, m, width, k, x.as<float>(), k, right, pulled.as<float>(), width));
     LUTRA_TRY(for_rows(context, m, [&](int64_t row) {

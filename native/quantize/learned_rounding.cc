@@ -10,6 +10,7 @@
 #include "quantize/adam.h"
 #include "quantize/for_rows.h"
 #include "quantize/grid.h"
+#include "quantize/narrow.h"
 
 namespace lutra {
 
@@ -233,14 +234,6 @@ double unit_of(const TensorView& scales, const TensorView& hessian, const Tensor
   return unit > 0 && std::isfinite(unit) ? unit : 1.0;
 }
 
-Status narrow(Context& context, const TensorView& wide, float* y) {
-  const int64_t cols = wide.cols();
-  return for_rows(context, wide.rows(), [&](int64_t row) {
-    const double* in = wide.as<double>() + row * cols;
-    std::transform(in, in + cols, y + row * cols, [](double h) { return static_cast<float>(h); });
-  });
-}
-
 }  // namespace
 
 double rounded_share(double v) { return std::clamp(kStretch * sigmoid(v) - kShift, 0.0, 1.0); }
@@ -271,8 +264,8 @@ Status learn_rounding(Context& context, const RoundingOptions& options, const Te
   const AlignedBuffer measured(static_cast<size_t>(2 * band_heads) * sizeof(double));
   if (!columns || !head_rows || !states || !measured)
     return out_of_memory((k * k + 6 * state) * static_cast<int64_t>(sizeof(float)));
-  LUTRA_TRY(narrow(context, hessian, columns.as<float>()));
-  if (row_hessians.data) LUTRA_TRY(narrow(context, row_hessians, head_rows.as<float>()));
+  LUTRA_TRY(narrow_rows(context, hessian.as<double>(), k, k, columns.as<float>()));
+  if (row_hessians.data) LUTRA_TRY(narrow_rows(context, row_hessians.as<double>(), m, d, head_rows.as<float>()));
   const double unit = unit_of(scales, hessian, row_hessians);
   const auto part = [&](int64_t index) { return states.as<float>() + index * state; };
   for (int64_t first = 0; first < heads; first += band_heads) {

@@ -8,6 +8,7 @@
 #include "ops/product.h"
 #include "ops/transformer.h"
 #include "quantize/for_rows.h"
+#include "quantize/narrow.h"
 #include "quantize/storage.h"
 
 namespace lutra {
@@ -106,14 +107,7 @@ Status check(Context& context, int64_t group_size, const TensorView& w, const Te
   return ok_status();
 }
 
-// The group's rows of H in fp32, [width, k].
-Status narrow_rows(Context& context, const double* hessian, int64_t begin, int64_t width, int64_t k, float* rows) {
-  return for_rows(context, width, [&](int64_t i) {
-    const double* in = hessian + (begin + i) * k;
-    std::transform(in, in + k, rows + i * k, [](double h) { return static_cast<float>(h); });
-  });
-}
-
+// group_rows [width, k]: the rows of H of one group.
 Status refine_band(Context& context, const Band& band, int64_t group_size, const double* hessian, float* group_rows) {
   const int64_t rows = band.rows(), k = band.k;
   const auto multiply = [&](int64_t width) {
@@ -123,7 +117,7 @@ Status refine_band(Context& context, const Band& band, int64_t group_size, const
   std::fill_n(band.pulled, rows * k, 0.0f);
   for (int64_t g = 0; g < band.groups; ++g) {
     const int64_t begin = g * group_size, width = std::min(group_size, k - begin);
-    LUTRA_TRY(narrow_rows(context, hessian, begin, width, k, group_rows));
+    LUTRA_TRY(narrow_rows(context, hessian + begin * k, width, k, group_rows));
     LUTRA_TRY(for_rows(context, rows, [&](int64_t row) { band.take_errors(row, g, begin, width); }));
     LUTRA_TRY(multiply(width));
     LUTRA_TRY(for_rows(context, rows, [&](int64_t row) {
@@ -132,7 +126,7 @@ Status refine_band(Context& context, const Band& band, int64_t group_size, const
   }
   for (int64_t g = 0; g < band.groups; ++g) {
     const int64_t begin = g * group_size, width = std::min(group_size, k - begin);
-    LUTRA_TRY(narrow_rows(context, hessian, begin, width, k, group_rows));
+    LUTRA_TRY(narrow_rows(context, hessian + begin * k, width, k, group_rows));
     LUTRA_TRY(for_rows(context, rows, [&](int64_t row) { band.take_codes(row, g, begin, width); }));
     LUTRA_TRY(multiply(width));
     // Rows of a head one after the other: each step changes what the next one sees.
