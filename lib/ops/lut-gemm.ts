@@ -1,6 +1,7 @@
 import { lutraError } from '../errors.js';
 import { addon, cancellable, fromNative, modeIds } from '../native/index.js';
 import { QuantizedTensor, Tensor } from '../tensor/index.js';
+import { checkOptions, lutGemmAsyncOptions, lutGemmOptions, productOptions } from './options.js';
 import { checkBatchInvariant, checkMode, checkThreads, type ProductOptions, Program } from './program.js';
 
 export interface LutGemmOptions extends ProductOptions {
@@ -19,18 +20,19 @@ export interface LutGemmOptions extends ProductOptions {
  * @throws `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_OPTION`, `LUTRA_E_DISPOSED`
  */
 export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions = {}): Tensor {
+  checkOptions(options, lutGemmOptions, 'lutGemm');
   const { mode = 'accurate', batchInvariant = false, out, threads = 0 } = options;
   const id = modeIds[checkMode(mode, 'lutGemm.mode')];
   checkBatchInvariant(batchInvariant, 'lutGemm.batchInvariant');
   checkThreads(threads, 'lutGemm.threads');
-  checkKinds(x, q, out);
+  checkKinds('lutGemm', x, q, out);
   const y = out ?? Tensor.zeros('f32', resultShape(x.shape, q));
   try {
     addon().lutGemm(q.native, x.native, y.native, id, batchInvariant, threads);
     return y;
   } catch (error) {
     if (!out) y.dispose();
-    throw fromNative(error, 'lutGemm');
+    throw wrongType('lutGemm', x, out) ?? fromNative(error, 'lutGemm');
   }
 }
 
@@ -40,11 +42,12 @@ export async function lutGemmAsync(
   q: QuantizedTensor,
   options: LutGemmOptions & { signal?: AbortSignal | undefined } = {},
 ): Promise<Tensor> {
+  checkOptions(options, lutGemmAsyncOptions, 'lutGemmAsync');
   const { mode = 'accurate', batchInvariant = false, out, threads = 0, signal } = options;
   const id = modeIds[checkMode(mode, 'lutGemmAsync.mode')];
   checkBatchInvariant(batchInvariant, 'lutGemmAsync.batchInvariant');
   checkThreads(threads, 'lutGemmAsync.threads');
-  checkKinds(x, q, out);
+  checkKinds('lutGemmAsync', x, q, out);
   if (out?.borrowed)
     throw lutraError('LUTRA_E_OPTION', {
       message: 'an asynchronous call cannot write into a borrowed array',
@@ -57,12 +60,12 @@ export async function lutGemmAsync(
     await cancellable(
       signal,
       (cancel) => addon().lutGemmAsync(q.native, input.native, y.native, id, batchInvariant, threads, cancel),
-      'lutGemm',
+      'lutGemmAsync',
     );
     return y;
   } catch (error) {
     if (!out) y.dispose();
-    throw error;
+    throw wrongType('lutGemmAsync', x, out) ?? error;
   } finally {
     if (input !== x) input.dispose();
   }
@@ -73,7 +76,8 @@ export async function lutGemmAsync(
  * Same shapes and errors as `lutGemm`.
  */
 export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, options: ProductOptions = {}): Tensor {
-  checkKinds(x, q);
+  checkOptions(options, productOptions, 'lutGemmErrorBound');
+  checkKinds('lutGemmErrorBound', x, q);
   const bound = Tensor.zeros('f32', resultShape(x.shape, q));
   const input = x.borrowed ? Tensor.copyOf(x.read(), x.shape, x.dtype) : x;
   try {
@@ -82,7 +86,7 @@ export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, options: Produc
     return bound;
   } catch (error) {
     bound.dispose();
-    throw error;
+    throw wrongType('lutGemmErrorBound', x) ?? error;
   } finally {
     if (input !== x) input.dispose();
   }
@@ -107,6 +111,7 @@ export function checkTensor(value: unknown, where: string): void {
   throw lutraError('LUTRA_E_DTYPE', {
     message: 'a Tensor is needed',
     where,
+    found: kindOf(value),
     hint: 'See a typed array as a tensor with Tensor.from.',
   });
 }
@@ -114,13 +119,37 @@ export function checkTensor(value: unknown, where: string): void {
 /** @throws `LUTRA_E_DTYPE` */
 export function checkPacked(value: unknown, where: string): void {
   if (value instanceof QuantizedTensor) return;
-  throw lutraError('LUTRA_E_DTYPE', { message: 'a QuantizedTensor is needed', where, hint: 'Make it with quantize.' });
+  throw lutraError('LUTRA_E_DTYPE', {
+    message: 'a QuantizedTensor is needed',
+    where,
+    found: kindOf(value),
+    hint: 'Make it with quantize.',
+  });
 }
 
-function checkKinds(x: unknown, q: unknown, out?: unknown): void {
-  checkTensor(x, 'lutGemm.x');
-  checkPacked(q, 'lutGemm.q');
-  if (out !== undefined) checkTensor(out, 'lutGemm.out');
+/** What a value is, for an error: the name of its class or of its type. */
+function kindOf(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return value === null ? 'null' : typeof value;
+  return value.constructor?.name ?? 'an object';
+}
+
+function checkKinds(name: string, x: unknown, q: unknown, out?: unknown): void {
+  if (!(x instanceof Tensor)) checkTensor(x, `${name}.x`);
+  if (!(q instanceof QuantizedTensor)) checkPacked(q, `${name}.q`);
+  if (out !== undefined) checkTensor(out, `${name}.out`);
+}
+
+/** Says which operand of a product that failed is of a type that none has; null where both are f32. */
+export function wrongType(name: string, x: Tensor, out?: Tensor): Error | null {
+  const [operand, what] = x.dtype !== 'f32' ? (['x', x] as const) : (['out', out] as const);
+  if (!what || what.dtype === 'f32') return null;
+  return lutraError('LUTRA_E_DTYPE', {
+    message: 'activations and results are f32',
+    where: `${name}.${operand}`,
+    found: what.dtype,
+    expected: 'f32',
+    hint: 'Make it of a Float32Array.',
+  });
 }
 
 export function resultShape(x: readonly number[], q: QuantizedTensor): number[] {

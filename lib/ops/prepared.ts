@@ -1,7 +1,8 @@
 import { lutraError } from '../errors.js';
 import { addon, fromNative, guarded, modeIds, type NativePrepared } from '../native/index.js';
 import { type QuantizedTensor, Tensor } from '../tensor/index.js';
-import { checkPacked, checkTensor, resultShape } from './lut-gemm.js';
+import { checkPacked, checkTensor, resultShape, wrongType } from './lut-gemm.js';
+import { checkOptions, multiplyOptions, prepareOptions, threadOptions } from './options.js';
 import { checkBatchInvariant, checkMode, checkThreads, type ProductOptions } from './program.js';
 
 export interface PrepareOptions extends ProductOptions {
@@ -40,8 +41,9 @@ export class PreparedActivations {
 
   /** Made by `prepareActivations`. */
   constructor(x: Tensor, weights: readonly QuantizedTensor[], options: PrepareOptions) {
-    const { mode = 'accurate', batchInvariant = false, threads = 0 } = options;
     const where = 'prepareActivations';
+    checkOptions(options, prepareOptions, where);
+    const { mode = 'accurate', batchInvariant = false, threads = 0 } = options;
     const id = modeIds[checkMode(mode, `${where}.mode`)];
     checkBatchInvariant(batchInvariant, `${where}.batchInvariant`);
     checkThreads(threads, `${where}.threads`);
@@ -55,7 +57,11 @@ export class PreparedActivations {
     this.#weights = [...weights];
     this.#shape = x.shape;
     const packed = weights.map(({ native }) => native);
-    this.#native = guarded(() => new (addon().Prepared)(packed, x.native, id, batchInvariant, threads), where);
+    try {
+      this.#native = new (addon().Prepared)(packed, x.native, id, batchInvariant, threads);
+    } catch (error) {
+      throw wrongType(where, x) ?? fromNative(error, where);
+    }
   }
 
   /**
@@ -63,6 +69,7 @@ export class PreparedActivations {
    * prepared until a later call succeeds.
    */
   update(x: Tensor, options: { threads?: number | undefined } = {}): void {
+    checkOptions(options, threadOptions, 'PreparedActivations.update');
     const { threads = 0 } = options;
     checkThreads(threads, 'PreparedActivations.update.threads');
     checkTensor(x, 'PreparedActivations.update.x');
@@ -76,6 +83,7 @@ export class PreparedActivations {
    * @throws `LUTRA_E_OPTION` for a matrix that was not among those prepared for; `LUTRA_E_SHAPE`, `LUTRA_E_DISPOSED`
    */
   multiply(q: QuantizedTensor, options: MultiplyOptions = {}): Tensor {
+    checkOptions(options, multiplyOptions, 'PreparedActivations.multiply');
     const { out, threads = 0 } = options;
     if (out !== undefined) checkTensor(out, 'PreparedActivations.multiply.out');
     checkThreads(threads, 'PreparedActivations.multiply.threads');

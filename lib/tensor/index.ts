@@ -6,5 +6,5 @@ export {
   QuantizedTensor,
   scalesElements,
 } from './quantized-tensor.js';
-export { checkRank, rankOf, type SubBranch, subBranchTensors } from './sub-branch.js';
+export { checkRank, rankOf, type SubBranch, type SubBranchTensors, subBranchTensors } from './sub-branch.js';
 export { type Dtype, dtypeBytes, elements, Tensor, type TensorData } from './tensor.js';

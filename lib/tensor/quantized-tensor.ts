@@ -1,6 +1,6 @@
 import { lutraError } from '../errors.js';
 import { addon, guarded, type NativePacked, offsetKindIds, weightKindIds } from '../native/index.js';
-import { checkSubBranch, type SubBranch, subBranchTensors } from './sub-branch.js';
+import { checkSubBranch, completePair, type SubBranch, type SubBranchTensors, subBranchTensors } from './sub-branch.js';
 import type { Dtype, Tensor } from './tensor.js';
 
 /** The layout of a packed matrix; docs/format.md gives the bytes, native/packing/layout.h the same in code. */
@@ -84,9 +84,10 @@ export class QuantizedTensor {
     codes: Tensor,
     scales: Tensor,
     offsets: Tensor | null,
-    options: { subBranch?: SubBranch | null | undefined; where?: string | undefined } = {},
+    options: { subBranch?: SubBranchTensors | null | undefined; where?: string | undefined } = {},
   ) {
-    const { subBranch = null, where = 'QuantizedTensor' } = options;
+    const { where = 'QuantizedTensor' } = options;
+    const subBranch = options.subBranch ? completePair(options.subBranch) : null;
     checkLayout(layout, where);
     checkOperand(codes, codesBytes(layout), ['u8'], `${where}.codes`);
     checkOperand(scales, scalesElements(layout), ['f16', 'bf16', 'f32'], `${where}.scales`);
@@ -138,7 +139,7 @@ export class QuantizedTensor {
   }
 
   /** The same packed weights with a pair beside them. Takes over the tensors of both; this one is disposed. */
-  withSubBranch(subBranch: SubBranch, where?: string): QuantizedTensor {
+  withSubBranch(subBranch: SubBranchTensors, where?: string): QuantizedTensor {
     const { layout, codes, scales, offsets } = this;
     const together = new QuantizedTensor(layout, codes, scales, offsets, { subBranch, where });
     this.#native?.dispose();

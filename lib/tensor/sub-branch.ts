@@ -16,6 +16,21 @@ export interface SubBranch {
   readonly bScales: Tensor | null;
 }
 
+/** A pair as callers give it: without scales there need be no field for them. */
+export interface SubBranchTensors {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly aScales?: Tensor | null | undefined;
+  readonly bScales?: Tensor | null | undefined;
+}
+
+export const completePair = ({ a, b, aScales = null, bScales = null }: SubBranchTensors): SubBranch => ({
+  a,
+  b,
+  aScales,
+  bScales,
+});
+
 export const subBranchDtypes: readonly Dtype[] = ['f16', 'bf16', 'i8'];
 
 export const rankOf = ({ a }: SubBranch): number => a.shape[0] ?? 0;
