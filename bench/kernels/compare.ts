@@ -8,7 +8,8 @@
 import { Command } from 'commander';
 import { type BenchOptions, bench, render, withBenchOptions } from '../../lib/cli/bench.js';
 import { runCommand, withCommonOptions } from '../../lib/cli/command.js';
-import { OnnxRuntime } from '../peers/onnxruntime.js';
+import { lutraError } from '../../lib/errors.js';
+import { OnnxRuntime, onnxRuntimeIsInstalled } from '../peers/onnxruntime.js';
 
 await withBenchOptions(withCommonOptions(new Command('compare')))
   .action((options: BenchOptions) =>
@@ -16,6 +17,12 @@ await withBenchOptions(withCommonOptions(new Command('compare')))
       'compare',
       options,
       async (invocation) => {
+        if (!onnxRuntimeIsInstalled())
+          throw lutraError('LUTRA_E_NOT_FOUND', {
+            message: 'ONNX Runtime is not installed',
+            where: 'bench/peers',
+            hint: 'Run npm ci --ignore-scripts there, or npx lutra bench for lutra alone.',
+          });
         const ort = new OnnxRuntime();
         try {
           return await bench(options, invocation, [ort]);
