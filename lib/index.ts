@@ -77,6 +77,7 @@ export {
   type QuantizedLayout,
   QuantizedTensor,
   type SubBranch,
+  type SubBranchTensors,
   Tensor,
   type TensorData,
 } from './tensor/index.js';
