@@ -32,6 +32,11 @@ export type { PairDtype } from './pair.js';
 export { asFloat32, energy } from './passes.js';
 export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
 export { proxyLoss } from './proxy-loss.js';
+export { type QuantizeOptions, quantize } from './quantize.js';
+export { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
+export { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
+export { chooseScaleDtype } from './scale-dtype.js';
+export { measureWidths, type Sensitivity } from './sensitivity.js';
 export {
   disposeSolved,
   isSequential,
@@ -39,14 +44,8 @@ export {
   needsOf,
   type PreparedInputs,
   prepareInputs,
-  type QuantizeOptions,
-  quantize,
   type SolvedMatrix,
   solveHeads,
   solveMatrix,
-} from './quantize.js';
-export { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
-export { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
-export { chooseScaleDtype } from './scale-dtype.js';
-export { measureWidths, type Sensitivity } from './sensitivity.js';
+} from './solve-matrix.js';
 export { pairOf, type SubBranchReport } from './sub-branch.js';

@@ -1,8 +1,8 @@
 import { Tensor } from '../tensor/index.js';
 import type { Call, ScaleDtype, Solution, Statistics, Values, Warning } from './method.js';
 import { valuesOf } from './passes.js';
-import type { SolvedMatrix } from './quantize.js';
 import { copyRows } from './row-passes.js';
+import type { SolvedMatrix } from './solve-matrix.js';
 
 /** The statistics of one head's rows: Hessian f64 [inFeatures, inFeatures], row Hessian f64 [1, d, d]. */
 export interface HeadStatistics extends Statistics {
