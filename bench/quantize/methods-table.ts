@@ -53,15 +53,21 @@ function tableOf(grid: string, { model, texts, runs }: Comparison): string {
   ].join('\n');
 }
 
-/** What of a comparison is kept: every run's numbers, without its weights. */
+const short = (x: number | null | undefined): number | null => (x == null ? null : Number(x.toPrecision(4)));
+
+/** What of a comparison is kept: every run's numbers to four digits; of its layers, the calibration and the held-out error. */
 const recordOf = (grid: string, { model, texts, runs, calibration }: Comparison) => ({
   ...{ model, grid, calibration, texts },
-  runs: runs.map(({ name, seed, recipe, measured, error }) => {
-    const layers = measured?.layers.map(({ name, calibrationError, heldOutError }) => {
-      return { name, calibrationError, heldOutError };
-    });
-    const { bitsPerWeight, seconds, texts } = measured ?? {};
-    return { name, seed, recipe, bitsPerWeight, seconds, texts, layers, error };
+  layers: runs.find(({ measured }) => measured)?.measured?.layers.map(({ name }) => name),
+  runs: runs.map(({ name, seed, measured, error }) => {
+    if (!measured) return { name, seed, error };
+    const found = measured.texts.map(({ perplexity, perplexityStandardError, kl }) =>
+      [perplexity, perplexityStandardError, kl?.mean, kl?.standardError].map(short),
+    );
+    const layers = measured.layers.map(({ calibrationError, heldOutError }) =>
+      [calibrationError, heldOutError].map(short),
+    );
+    return { name, seed, bitsPerWeight: measured.bitsPerWeight, perplexityAndKl: found, layers };
   }),
 });
 

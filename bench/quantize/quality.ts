@@ -9,7 +9,7 @@
  * wikitext2-valid.txt. Each grid's and model's comparison grows in <work>/<grid>/<model>, page included, run by run; a sweep
  * that was interrupted goes on where it was. methods-table.ts makes the table of docs/methods.md and bench/results/quality.json of it.
  */
-import { access, mkdir, readdir, readFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type Comparison, compareRecipes, titleOf } from '../../lib/comparison/index.js';
@@ -33,20 +33,22 @@ const only = values.only?.split(',');
 const textOf = (name: string) => readFile(join(texts, `${name}.txt`), 'utf8');
 const [stories, wikitext] = [await textOf('tinystories-evaluation'), await textOf('wikitext2-valid')];
 
-/** The runs of a sweep that was interrupted. */
+/** The runs of a sweep that was interrupted; those that failed are run again. */
 async function finishedRuns(directory: string): Promise<Comparison['runs']> {
   const path = join(directory, 'compare.json');
   const there = await access(path).then(
     () => true,
     () => false,
   );
-  return there ? (JSON.parse(await readFile(path, 'utf8')) as Comparison).runs : [];
+  return there ? (JSON.parse(await readFile(path, 'utf8')) as Comparison).runs.filter(({ measured }) => measured) : [];
 }
 
 async function compareAll(model: string, { bits, groupSize }: (typeof grids)[number]): Promise<void> {
   const out = join(work as string, `W${bits}g${groupSize}`, model);
   await mkdir(out, { recursive: true });
   const finished = await finishedRuns(out);
+  const scratch = join(out, 'checkpoint.scratch');
+  for (const left of [scratch, `${scratch}.partial`]) await rm(left, { recursive: true, force: true });
   await compareRecipes({
     ...{ seeds, bits: [bits], groupSizes: [groupSize], recipes: qualityRecipes, finished },
     model: join(models as string, model),
@@ -56,10 +58,10 @@ async function compareAll(model: string, { bits, groupSize }: (typeof grids)[num
       { name: 'wikitext2', text: wikitext, context, maxTokens: 2500 },
     ],
     threads: Number(values.threads),
-    scratch: join(out, 'checkpoint.scratch'),
+    scratch,
     onRun: async (comparison) => {
       const last = comparison.runs.at(-1);
-      if (!last || comparison.runs.length <= finished.length) return;
+      if (!last || finished.includes(last)) return;
       await writeComparison(out, comparison);
       const kl = last.measured?.texts[0]?.kl?.mean.toFixed(4) ?? last.error?.code;
       process.stderr.write(`${model} ${comparison.runs.length}/${comparison.planned} ${titleOf(last)}: ${kl}\n`);
