@@ -15,6 +15,7 @@ export {
 } from './lutra/index.js';
 export { containedFile } from './open-file.js';
 export {
+  crc32c,
   defaultShardBytes,
   nativeDtypes,
   openSafetensors,

@@ -107,6 +107,7 @@ export const taskIds = {
   learnRounding: 49,
   gptqDynamicPass: 50,
   decoupleqDescend: 51,
+  crc32c: 52,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

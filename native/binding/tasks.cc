@@ -1,5 +1,6 @@
 #include "binding/tasks.h"
 
+#include <algorithm>
 #include <array>
 
 #include "binding/arguments.h"
@@ -7,6 +8,7 @@
 #include "binding/failure.h"
 #include "binding/tensor_object.h"
 #include "core/checked.h"
+#include "core/crc32c.h"
 #include "linalg/low_rank.h"
 #include "linalg/rotation.h"
 #include "ops/read_through.h"
@@ -77,6 +79,21 @@ Status write_from(Context& context, const TaskCall& call, std::vector<double>&) 
   size_t bytes = 0;
   LUTRA_TRY(file_range(call, &data, &bytes));
   return write_file(narrowed<int>(call.whole(0)), call.whole(1), data, bytes, context.cancel);
+}
+
+constexpr size_t kChecksumBytes = size_t{8} << 20;  // between two looks at the cancel token: some milliseconds
+
+// Of the tensor's bytes behind those whose checksum is the parameter.
+Status checksum(Context& context, const TaskCall& call, std::vector<double>& answer) {
+  const size_t bytes = call.tensors[0].bytes();
+  const auto* data = call.tensors[0].as<uint8_t>();
+  uint32_t sum = narrowed<uint32_t>(call.whole(0));
+  for (size_t at = 0; at < bytes; at += kChecksumBytes) {
+    if (context.cancel && context.cancel->cancelled()) return error(Code::kCancelled, "cancelled");
+    sum = crc32c(data + at, std::min(kChecksumBytes, bytes - at), sum);
+  }
+  answer.push_back(sum);
+  return ok_status();
 }
 
 // Parameters: bits, columns of a group, symmetric, storage type of the scales.
@@ -381,6 +398,7 @@ const TaskRow kTasks[] = {
        const Descent descent{call.whole(4), call.whole(5), call.parameters[6]};
        return decoupleq_descend(context, options, descent, {t[0], t[1]}, t[2], t[3], t[4], t[5]);
      }},
+    {"crc32c", 1, 1, checksum},
 };
 
 }  // namespace

@@ -1,3 +1,4 @@
+export { crc32c } from './checksum.js';
 export { nativeDtypes, type SafetensorsDtype, storedDtypes, tensorBytes } from './dtypes.js';
 export type { TensorEntry } from './header.js';
 export {

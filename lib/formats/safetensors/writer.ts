@@ -6,6 +6,7 @@ import { Tensor } from '../../tensor/index.js';
 import { writeFully } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
+import { crc32c } from './checksum.js';
 import { storedDtypes } from './dtypes.js';
 import type { TensorEntry } from './header.js';
 import { indexFile } from './names.js';
@@ -23,6 +24,8 @@ interface WriteOptions {
 export class SafetensorsWriter {
   readonly #handles: ReadonlyMap<string, FileHandle>;
   readonly #missing: Set<string>;
+  /** CRC-32C of the bytes that are stored for every tensor written so far, padding included. */
+  readonly checksums = new Map<string, number>();
 
   private constructor(
     readonly directory: string,
@@ -61,10 +64,10 @@ export class SafetensorsWriter {
     const { byteLength } = tensor;
     requireDtype(entry, storedDtypes[tensor.dtype]);
     requireBytes(entry, byteLength, options.zeroTail === true);
-    if (byteLength > 0) await this.#transfer(tensor, handle, entry, options.signal);
+    const sum = await this.#transfer(tensor, handle, entry, options.signal);
     const tail = new Uint8Array(entry.end - entry.begin - byteLength);
     await writeFully(handle, tail, entry.begin + byteLength, path);
-    this.#missing.delete(name);
+    this.#written(name, await crc32c(tail, sum, options));
   }
 
   /** Copies a tensor byte for byte out of `reader`, where it is called `from`. Same errors as `write`, and the reader's. */
@@ -75,12 +78,14 @@ export class SafetensorsWriter {
     requireDtype(entry, source.dtype);
     requireBytes(entry, source.end - source.begin, false);
     let at = entry.begin;
+    let sum = 0;
     for await (const piece of reader.bytes(from)) {
       options.signal?.throwIfAborted();
       await writeFully(handle, piece, at, path);
       at += piece.length;
+      sum = await crc32c(piece, sum, options);
     }
-    this.#missing.delete(name);
+    this.#written(name, sum);
   }
 
   /** Writes the index, brings everything to the disk and closes. @throws `LUTRA_E_INTERNAL` where a tensor was never written */
@@ -103,7 +108,19 @@ export class SafetensorsWriter {
     for (const handle of this.#handles.values()) await handle.close().catch(() => {});
   }
 
-  async #transfer(tensor: Tensor, { fd }: FileHandle, entry: TensorEntry, signal: AbortSignal | undefined) {
+  #written(name: string, checksum: number): void {
+    this.checksums.set(name, checksum);
+    this.#missing.delete(name);
+  }
+
+  /** @returns the checksum of the tensor's bytes */
+  async #transfer(
+    tensor: Tensor,
+    { fd }: FileHandle,
+    entry: TensorEntry,
+    signal: AbortSignal | undefined,
+  ): Promise<number> {
+    if (tensor.byteLength === 0) return 0;
     // A caller's array could be detached while the transfer runs.
     const owned = tensor.borrowed ? Tensor.copyOf(tensor.read(), tensor.shape, tensor.dtype) : tensor;
     const numbers = [fd, entry.begin, 0, tensor.byteLength];
@@ -113,6 +130,7 @@ export class SafetensorsWriter {
         (cancel) => addon().task(taskIds.writeFile, [owned.native], numbers, 0, cancel),
         `${join(this.directory, entry.file)}, tensor ${quoted(entry.name)}`,
       );
+      return await crc32c(owned, 0, { signal });
     } finally {
       if (owned !== tensor) owned.dispose();
     }

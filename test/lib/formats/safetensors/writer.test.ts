@@ -2,6 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import {
+  crc32c,
   openSafetensors,
   type PlannedTensor,
   planSafetensors,
@@ -105,6 +106,31 @@ test('a zero tail fills what the tensor does not', async () => {
   await using reader = await openSafetensors(directory);
   using back = await reader.load('x');
   expect([...back.read()]).toEqual([1, 2, 3, 0, 0, 0, 0, 0]);
+});
+
+test('the checksums are those of the stored bytes', async () => {
+  const digits = new TextEncoder().encode('123456789');
+  expect(await crc32c(digits)).toBe(0xe3069283);
+  expect(await crc32c(digits.subarray(4), await crc32c(digits.subarray(0, 4)))).toBe(0xe3069283);
+  expect(await crc32c(new Uint8Array(0))).toBe(0);
+
+  await using source = await seededReader();
+  const directory = newDirectory();
+  const padded: PlannedTensor = { name: 'padded', dtype: 'U8', shape: [64] };
+  const writer = await SafetensorsWriter.create(directory, planSafetensors([...planned(), padded], { shardBytes: 70 }));
+  for (const name of source.entries.keys()) {
+    if (name === 'f16') await writer.write(name, (await source.load(name)) as Tensor);
+    else await writer.copy(name, source);
+  }
+  await writer.write('padded', Tensor.from(Uint8Array.of(1, 2, 3)), { zeroTail: true });
+  await writer.close();
+
+  await using written = await openSafetensors(directory);
+  expect([...writer.checksums.keys()].sort()).toEqual([...written.entries.keys()].sort());
+  for (const { name, file, begin, end } of written.entries.values()) {
+    const stored = readFileSync(file).subarray(begin, end);
+    expect(writer.checksums.get(name), name).toBe(await crc32c(new Uint8Array(stored)));
+  }
 });
 
 describe('misuse', () => {
