@@ -21,6 +21,9 @@ export type LutraErrorCode =
   | 'LUTRA_E_EXISTS'
   | 'LUTRA_E_UNSUPPORTED_MODEL'
   | 'LUTRA_E_FORMAT_VERSION'
+  | 'LUTRA_E_MANIFEST'
+  | 'LUTRA_E_INPUT_CHANGED'
+  | 'LUTRA_E_NOT_REPEATABLE'
   | 'LUTRA_E_DISPOSED'
   | 'LUTRA_E_DEVICE'
   | 'LUTRA_E_CUDA_NOT_BUILT'
@@ -100,6 +103,9 @@ const families: Record<LutraErrorCode, typeof LutraError> = {
   LUTRA_E_EXISTS: LutraInputError,
   LUTRA_E_UNSUPPORTED_MODEL: LutraInputError,
   LUTRA_E_FORMAT_VERSION: LutraFormatError,
+  LUTRA_E_MANIFEST: LutraFormatError,
+  LUTRA_E_INPUT_CHANGED: LutraInputError,
+  LUTRA_E_NOT_REPEATABLE: LutraInputError,
   LUTRA_E_DISPOSED: LutraInputError,
   LUTRA_E_DEVICE: LutraDeviceError,
   LUTRA_E_CUDA_NOT_BUILT: LutraDeviceError,

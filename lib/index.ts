@@ -50,6 +50,8 @@ export {
 } from './ops/index.js';
 export {
   type CalibrationJob,
+  type Difference,
+  type ExpectedInputs,
   type FinetuneResult,
   type LayerResult,
   type Manifest,
@@ -58,6 +60,11 @@ export {
   type QuantizationResult,
   type QuantizedLayer,
   quantizeModel,
+  type Repetition,
+  recordedJob,
+  type Verification,
+  type VerifyOptions,
+  verifyCheckpoint,
 } from './pipeline/index.js';
 export {
   type BinaryPlanes,

@@ -1,10 +1,18 @@
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { isLutraErrorCode, LutraError, type LutraErrorCode } from '../lib/errors.js';
 import { planSafetensors, SafetensorsWriter } from '../lib/formats/index.js';
-import { loadModel, type QuantizationJob, quantize, quantizeModel, Tensor } from '../lib/index.js';
+import {
+  loadModel,
+  type QuantizationJob,
+  quantize,
+  quantizeModel,
+  recordedJob,
+  Tensor,
+  verifyCheckpoint,
+} from '../lib/index.js';
 import { load } from '../lib/native/index.js';
 import { type Damage, damages, editConfig } from './damaged-model.js';
 import { fakeCuda } from './fake-cuda.js';
@@ -80,6 +88,20 @@ const causes: Record<LutraErrorCode, () => unknown> = {
     const config = JSON.parse(readFileSync('damaged/config.json', 'utf8'));
     editConfig('damaged', { quantization_config: { ...config.quantization_config, format_version: 2 } });
     await loadModel('damaged');
+  },
+  LUTRA_E_MANIFEST: () => verifyCheckpoint('model'),
+  LUTRA_E_INPUT_CHANGED: async () => {
+    await job({ out: 'damaged' });
+    const other = await recordedJob('damaged', { model: 'damaged-model', out: 'out' });
+    await writeRandomModel('damaged-model', { seed: 2 });
+    await quantizeModel(other).finally(() => rmSync('damaged-model', { recursive: true }));
+  },
+  LUTRA_E_NOT_REPEATABLE: async () => {
+    await job({ out: 'damaged' });
+    const manifest = JSON.parse(readFileSync('damaged/manifest.json', 'utf8'));
+    const edited = { ...manifest, lutra: { ...manifest.lutra, version: '0.0.1' } };
+    writeFileSync('damaged/manifest.json', JSON.stringify(edited));
+    await recordedJob('damaged', { model: 'model', out: 'out' });
   },
   LUTRA_E_DISPOSED: () => {
     const tensor = Tensor.zeros('f32', [4]);

@@ -1,11 +1,14 @@
 import type { Command } from 'commander';
 import { type QuantizedEntry, readCheckpoint } from '../formats/index.js';
+import { type Verification, verifyCheckpoint } from '../pipeline/index.js';
 import { elements } from '../tensor/index.js';
-import { type CommonOptions, runCommand, withCommonOptions } from './command.js';
+import { type CommonOptions, exitCodes, runCommand, withCommonOptions } from './command.js';
 import { megabytes, table } from './table.js';
 
 interface InspectOptions extends CommonOptions {
   tensors?: boolean;
+  verify?: boolean;
+  model?: string;
 }
 
 interface Inspection {
@@ -23,15 +26,28 @@ export function registerInspect(program: Command): void {
   withCommonOptions(program.command('inspect').description('what a checkpoint holds'))
     .argument('<modelDir>', 'directory of the model')
     .option('--tensors', 'list every tensor')
-    .action((modelDir: string, options: InspectOptions) =>
-      runCommand(
+    .option('--verify', 'compare every file and tensor with the manifest instead')
+    .option('--model <dir>', 'with --verify, the model it was made from: is it still the same?')
+    .action((modelDir: string, options: InspectOptions, command: Command) => {
+      if (options.verify) return verify(modelDir, options);
+      if (options.model !== undefined) command.error('error: --model goes with --verify');
+      return runCommand(
         'inspect',
         options,
         () => inspect(modelDir),
         (found) => render(found, options),
-      ),
-    );
+      );
+    });
 }
+
+const verify = (directory: string, options: InspectOptions): Promise<void> =>
+  runCommand(
+    'inspect',
+    options,
+    ({ signal }) => verifyCheckpoint(directory, { model: options.model, signal }),
+    renderVerification,
+    ({ intact }) => (intact ? exitCodes.ok : exitCodes.partly),
+  );
 
 async function inspect(directory: string): Promise<Inspection> {
   const checkpoint = await readCheckpoint(directory);
@@ -67,6 +83,19 @@ async function inspect(directory: string): Promise<Inspection> {
 function storedAs({ layout, subBranch }: QuantizedEntry): string {
   const packed = `W${layout.bits}g${layout.groupSize} ${layout.kind}`;
   return subBranch ? `${packed} + rank ${subBranch.rank} ${subBranch.dtype}` : packed;
+}
+
+function renderVerification({ directory, files, tensors, inputs, differences }: Verification): string {
+  const rows = differences.map(({ what, name, state, expected, found }) => [
+    what,
+    name,
+    state,
+    expected?.slice(0, 16) ?? '-',
+    (state === 'unreadable' ? found : found?.slice(0, 16)) ?? '-',
+  ]);
+  const compared = `${files} files, ${tensors} tensors${inputs ? `, ${inputs} files of the model` : ''}`;
+  const summary = `${directory}: ${differences.length || 'no'} difference${differences.length === 1 ? '' : 's'} in ${compared}`;
+  return rows.length ? `${table(['what', 'name', 'state', 'manifest', 'found'], rows)}\n${summary}` : summary;
 }
 
 function render(found: Inspection, options: InspectOptions): string {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { readSettings } from '../formats/index.js';
-import { type QuantizationResult, quantizeModel } from '../pipeline/index.js';
+import { type QuantizationJob, type QuantizationResult, quantizeModel, recordedJob } from '../pipeline/index.js';
 import { type RecipeInput, solvers } from '../quantization/index.js';
 import {
   type CommonOptions,
@@ -21,6 +21,7 @@ interface QuantizeOptions extends CommonOptions {
   groupSize?: number;
   symmetric?: boolean;
   recipe?: string;
+  fromManifest?: string;
   calibration?: string;
   documentSeparator?: string;
   samples?: number;
@@ -42,6 +43,7 @@ export function registerQuantize(program: Command): void {
     .option('--group-size <n>', '16, a multiple of 32, or -1 for the row (default: 128)', wholeNumber(-1))
     .option('--symmetric', 'centre every grid on zero')
     .option('--recipe <file>', 'a recipe in JSON or YAML instead of --method, --bits and --group-size')
+    .option('--from-manifest <dir>', 'repeat the job that made this checkpoint, bit for bit, instead')
     .option('--calibration <file>', 'text for the methods that look at activations (required with them)')
     .option('--document-separator <text>', 'what stands between documents of the calibration text')
     .option('--samples <n>', 'calibration windows (default: 128)', wholeNumber(1))
@@ -58,8 +60,27 @@ export function registerQuantize(program: Command): void {
     });
 }
 
-/** A recipe comes from the options or from a file: a usage error where it comes from neither or from both. */
-function checkRecipeOptions({ method, bits, groupSize, symmetric, recipe }: QuantizeOptions, command: Command): void {
+/** What a manifest records is not to be said twice. */
+const recorded = [
+  'method',
+  'bits',
+  'groupSize',
+  'symmetric',
+  'recipe',
+  'documentSeparator',
+  'samples',
+  'heldOut',
+] as const;
+const recordedToo = ['sequenceLength', 'seed', 'shardSize'] as const;
+
+/** A recipe comes from the options, a file or a manifest: a usage error where it comes from none or from two of them. */
+function checkRecipeOptions(options: QuantizeOptions, command: Command): void {
+  const { method, bits, groupSize, symmetric, recipe } = options;
+  if (options.fromManifest !== undefined) {
+    if ([...recorded, ...recordedToo].some((name) => options[name] !== undefined))
+      command.error('error: the manifest says everything but --out and --calibration itself');
+    return;
+  }
   if (recipe === undefined && (method === undefined || bits === undefined))
     command.error('error: --method and --bits are needed, or --recipe <file>');
   if (recipe !== undefined && [method, bits, groupSize, symmetric].some((option) => option !== undefined))
@@ -67,25 +88,27 @@ function checkRecipeOptions({ method, bits, groupSize, symmetric, recipe }: Quan
 }
 
 async function run(model: string, options: QuantizeOptions, { signal }: Invocation): Promise<QuantizationResult> {
-  const recipe = await readRecipe(options);
-  const { calibration: file, documentSeparator: separator, samples, heldOut, sequenceLength, seed } = options;
   const progress = progressReporter();
   try {
-    return await quantizeModel({
-      model,
-      out: options.out,
-      recipe,
-      calibration: file === undefined ? undefined : { file, separator, samples, heldOut, sequenceLength, seed },
-      overwrite: options.overwrite,
-      strict: options.strict,
-      threads: options.threads,
-      shardBytes: options.shardSize === undefined ? undefined : Math.round(options.shardSize * 1e9),
-      signal,
-      onProgress: progress.report,
-    });
+    const { out, overwrite, strict, threads } = options;
+    const run = { model, out, overwrite, strict, threads, signal, onProgress: progress.report };
+    return await quantizeModel(await jobOf(options, run));
   } finally {
     progress.stop();
   }
+}
+
+async function jobOf(options: QuantizeOptions, run: Omit<QuantizationJob, 'recipe'>): Promise<QuantizationJob> {
+  const { fromManifest, calibration: file, documentSeparator: separator, shardSize } = options;
+  if (fromManifest !== undefined)
+    return recordedJob(fromManifest, { ...run, calibration: file === undefined ? undefined : { file } });
+  const { samples, heldOut, sequenceLength, seed } = options;
+  return {
+    ...run,
+    recipe: await readRecipe(options),
+    calibration: file === undefined ? undefined : { file, separator, samples, heldOut, sequenceLength, seed },
+    shardBytes: shardSize === undefined ? undefined : Math.round(shardSize * 1e9),
+  };
 }
 
 /** The job checks what it is. */

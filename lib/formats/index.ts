@@ -1,3 +1,5 @@
+export { hashFile } from './hash-file.js';
+export { readJsonObject } from './json-file.js';
 export { defaultLimits, type ReadLimits } from './limits.js';
 export {
   bytesOf,
@@ -6,7 +8,9 @@ export {
   type CheckpointPlanOptions,
   type CheckpointTensor,
   CheckpointWriter,
+  checksumText,
   formatVersion,
+  type Outputs,
   planCheckpoint,
   type QuantizationConfig,
   type QuantizedEntry,

@@ -1,5 +1,6 @@
 export type {
   CalibrationJob,
+  ExpectedInputs,
   FinetuneResult,
   LayerResult,
   QuantizationJob,
@@ -10,3 +11,5 @@ export type {
 export { type Manifest, provenance } from './manifest.js';
 export type { Progress, ProgressPhase } from './progress.js';
 export { needsCalibration, quantizeModel } from './quantize-model.js';
+export { type Repetition, recordedJob } from './recorded-job.js';
+export { type Difference, type Verification, type VerifyOptions, verifyCheckpoint } from './verify-checkpoint.js';

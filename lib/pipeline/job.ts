@@ -38,6 +38,16 @@ export interface QuantizationJob {
   onLayer?: ((layer: QuantizedLayer) => Promise<void> | void) | undefined;
   /** Bytes that a shard may hold, 5 GB by default. */
   shardBytes?: number | undefined;
+  /** Ends the job with `LUTRA_E_INPUT_CHANGED` before the long work where what it reads is something else; see `recordedJob`. */
+  expected?: ExpectedInputs | undefined;
+}
+
+/** What a manifest says of the files that its job read. */
+export interface ExpectedInputs {
+  /** SHA-256 of every file of the model that counts, by its name. */
+  inputs: Readonly<Record<string, string>>;
+  /** SHA-256 of the calibration text; null where none was read. */
+  calibration: string | null;
 }
 
 /** A layer's weights before and after. Both tensors are valid until the call that is handed them has ended. */

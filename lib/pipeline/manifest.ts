@@ -1,23 +1,37 @@
 import { stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
-import { type Checkpoint, type CheckpointPlan, containedFile, formatVersion, onFile } from '../formats/index.js';
+import {
+  type Checkpoint,
+  type CheckpointPlan,
+  containedFile,
+  formatVersion,
+  hashFile,
+  type Outputs,
+  onFile,
+} from '../formats/index.js';
 import { addon } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
-import { hashFile } from './hash.js';
 import type { FinetuneResult, LayerResult, TransformResult } from './job.js';
 import type { Progress } from './progress.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+
+export const manifestFile = 'manifest.json';
+export const runLogFile = 'run-log.json';
 
 /** What a checkpoint was made from and what came of it: no time, path, host or number of threads. */
 export interface Manifest {
   lutra: { version: string; formatVersion: number; isa: string };
   recipe: Recipe;
   calibration: CalibrationInputs['record'] | null;
+  /** Bytes that a file of weights was let grow to. */
+  shardBytes: number;
   /** SHA-256 by file name. */
   inputs: Record<string, string>;
+  /** Hashes of everything in the directory but this and the run log. */
+  outputs: Outputs;
   layers: LayerResult[];
   transforms: TransformResult[];
   finetune: FinetuneResult[];

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { requireSource } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
-import { CheckpointWriter, planCheckpoint, readCheckpoint } from '../formats/index.js';
+import { CheckpointWriter, type Outputs, planCheckpoint, readCheckpoint } from '../formats/index.js';
 import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
 import { checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
@@ -13,8 +13,9 @@ import { type CalibrationInputs, readCalibration } from './calibration-inputs.js
 import { HeldOutWindows } from './held-out.js';
 import type { QuantizationJob, QuantizationResult } from './job.js';
 import { type JobContext, LayerWriter } from './layer-writer.js';
-import { hashInputs, manifestOf } from './manifest.js';
+import { hashInputs, manifestFile, manifestOf, runLogFile } from './manifest.js';
 import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js';
+import { requireInputs, requireText } from './recorded-job.js';
 import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
 
 /**
@@ -56,6 +57,7 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   try {
     let scaleDtypes = await inspectWeights(model, recipe, context, context.report);
     const inputs = await hashInputs(source, plan, signal, context.report);
+    requireInputs(job.expected, inputs, job.model);
     const calibration = readsCalibration(job, recipe) ? await calibrationOf(job, graph, context) : null;
     const chosen = calibration ? await allocate(model, calibration, writer.directory, context) : recipe;
     if (chosen !== recipe) scaleDtypes = await inspectWeights(model, chosen, context, context.report);
@@ -99,9 +101,13 @@ async function writeLayers(
   report({ phase: 'finish' });
   await layers.writeRest(model);
   const results = { layers: layers.results, transforms: layers.transforms, finetune: layers.finetune };
-  const manifest = manifestOf({ recipe: written, calibration: calibration?.record ?? null, inputs, ...results });
-  const runLog = { seconds: secondsSince(started), peakRssBytes: peakRssBytes() };
-  await writer.finish({ 'manifest.json': manifest, 'run-log.json': runLog }, { signal });
+  const { shardBytes } = writer.plan.safetensors;
+  const record = { recipe: written, calibration: calibration?.record ?? null, shardBytes, inputs, ...results };
+  const documents = (outputs: Outputs) => ({
+    [manifestFile]: manifestOf({ ...record, outputs }),
+    [runLogFile]: { seconds: secondsSince(started), peakRssBytes: peakRssBytes() },
+  });
+  await writer.finish(documents, { signal });
   return results;
 }
 
@@ -148,12 +154,13 @@ function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): v
 }
 
 async function calibrationOf(
-  { calibration, model }: QuantizationJob,
+  { calibration, model, expected }: QuantizationJob,
   { config }: ModelGraph,
   { signal, report }: JobContext,
 ): Promise<CalibrationInputs | null> {
   if (!calibration) return null;
   const inputs = await readCalibration(calibration, model, config, signal);
+  requireText(expected, inputs.record.sha256, calibration.file ?? 'calibration.texts');
   const { tokens, windows, sequenceLength } = inputs;
   report({ phase: 'calibrate', tokens, windows: windows.length, sequenceLength });
   return inputs;

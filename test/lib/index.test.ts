@@ -15,6 +15,8 @@ const names = [
     'quantize',
     'dequantize',
     'toPlanes',
+    'recordedJob',
+    'verifyCheckpoint',
     'packPlanes',
     'normalizeRecipe',
     'lutGemm',

@@ -2,10 +2,11 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { elements, QuantizedTensor, type Tensor } from '../../tensor/index.js';
+import { readJsonObject } from '../json-file.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
-import { containedFile, readSmallFile } from '../open-file.js';
+import { containedFile } from '../open-file.js';
 import { openSafetensors, type SafetensorsDtype, type SafetensorsReader } from '../safetensors/index.js';
-import { decodeUtf8, type JsonObject, JsonReader, quoted } from '../strict-json.js';
+import { type JsonObject, quoted } from '../strict-json.js';
 import { listOf, type Part, type Parts, partSuffixes, partsOf, stemOf } from './parts.js';
 import { parseQuantizationConfig, type QuantizationConfig, type QuantizedEntry } from './quantization-config.js';
 
@@ -199,11 +200,7 @@ export async function readCheckpoint(
 
 async function readConfig(directory: string, limits: ReadLimits): Promise<JsonObject> {
   const path = await containedFile(directory, configFile, directory);
-  const json = new JsonReader(decodeUtf8(await readSmallFile(path, limits.configBytes), path), path, limits);
-  const config = json.value();
-  json.end();
-  if (typeof config === 'object' && config !== null && !Array.isArray(config)) return config;
-  throw json.fail('the configuration is not an object');
+  return await readJsonObject(path, limits.configBytes, limits);
 }
 
 /** Quantized matrices in the order of their entries, then all tensors that belong to none of them. */

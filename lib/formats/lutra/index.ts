@@ -1,4 +1,5 @@
 export { Checkpoint, type CheckpointTensor, readCheckpoint } from './checkpoint.js';
+export { checksumText, type Outputs } from './outputs.js';
 export { bytesOf } from './parts.js';
 export { type CheckpointPlan, type CheckpointPlanOptions, planCheckpoint, type StoredRecipe } from './plan.js';
 export { formatVersion, type QuantizationConfig, type QuantizedEntry } from './quantization-config.js';

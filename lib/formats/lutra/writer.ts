@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { type Dtype, type QuantizedTensor, rankOf, type Tensor } from '../../tensor/index.js';
 import { containedFile, openFile, readFully, writeFully } from '../open-file.js';
-import { SafetensorsWriter } from '../safetensors/index.js';
+import { indexFile, SafetensorsWriter } from '../safetensors/index.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 import { configFile } from './checkpoint.js';
 import { OutputDirectory } from './output-directory.js';
+import { type Outputs, outputsOf } from './outputs.js';
 import { partsOf } from './parts.js';
 import type { CheckpointPlan } from './plan.js';
 
@@ -82,10 +83,13 @@ export class CheckpointWriter {
   }
 
   /**
-   * Copies the other tensors and files of the source, writes config.json and `documents` (JSON by file name, for example
-   * `manifest.json`), brings everything to the disk and gives the directory its name.
+   * Copies the other tensors and files of the source, writes config.json and what `documents` makes of the hashes of all that
+   * (JSON by file name, for example `manifest.json`), brings everything to the disk and gives the directory its name.
    */
-  async finish(documents: Readonly<Record<string, object>> = {}, options: Abortable = {}): Promise<void> {
+  async finish(
+    documents: (outputs: Outputs) => Readonly<Record<string, object>> = () => ({}),
+    options: Abortable = {},
+  ): Promise<void> {
     const { plan, weights, output } = this;
     for (const [name, from] of plan.copied) await weights.copy(name, plan.source.reader, { from, ...options });
     await weights.close();
@@ -93,12 +97,25 @@ export class CheckpointWriter {
       options.signal?.throwIfAborted();
       await copyDocument(plan.source.directory, output.partial, name);
     }
-    for (const [name, content] of Object.entries({ [configFile]: plan.config, ...documents })) {
-      const path = join(output.partial, name);
-      await onFile(path, () => writeFile(path, `${JSON.stringify(content, null, 2)}\n`, { flag: 'wx', flush: true }));
-    }
+    await this.#document(configFile, plan.config);
+    const outputs = await this.#outputs(options.signal);
+    for (const [name, content] of Object.entries(documents(outputs))) await this.#document(name, content);
     options.signal?.throwIfAborted();
     await output.publish();
+  }
+
+  /** Everything that has been written, which must be all but the documents. */
+  async #outputs(signal: AbortSignal | undefined): Promise<Outputs> {
+    const { safetensors, files } = this.plan;
+    const weights = [...safetensors.files.map(({ name }) => name), ...(safetensors.index === null ? [] : [indexFile])];
+    // In the order of the plan: the order of writing need not be the same for every job.
+    const checksums = [...safetensors.entries.keys()].map((name) => [name, this.weights.checksums.get(name)!] as const);
+    return outputsOf(this.directory, [configFile, ...weights, ...files], checksums, signal);
+  }
+
+  async #document(name: string, content: object): Promise<void> {
+    const path = join(this.directory, name);
+    await onFile(path, () => writeFile(path, `${JSON.stringify(content, null, 2)}\n`, { flag: 'wx', flush: true }));
   }
 
   /** Removes everything that was written, unless `finish` ended. Idempotent. */

@@ -1,6 +1,7 @@
 export { crc32c } from './checksum.js';
 export { nativeDtypes, type SafetensorsDtype, storedDtypes, tensorBytes } from './dtypes.js';
 export type { TensorEntry } from './header.js';
+export { indexFile } from './names.js';
 export {
   dataAlignment,
   defaultShardBytes,

@@ -26,6 +26,8 @@ export interface SafetensorsPlan {
   readonly index: string | null;
   /** Bytes of all tensors. */
   readonly bytes: number;
+  /** Bytes of tensor data after which a new file was begun. */
+  readonly shardBytes: number;
 }
 
 export interface PlanOptions {
@@ -59,7 +61,7 @@ export function planSafetensors(tensors: readonly PlannedTensor[], options: Plan
     return planFile(name, shard, metadata, entries);
   });
   const bytes = sized.reduce((sum, tensor) => sum + tensor.bytes, 0);
-  return { files, entries, bytes, index: files.length === 1 ? null : indexText(entries, bytes) };
+  return { files, entries, bytes, shardBytes, index: files.length === 1 ? null : indexText(entries, bytes) };
 }
 
 type Sized = PlannedTensor & { bytes: number };

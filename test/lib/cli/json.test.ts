@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { demo, lutra, texts } from './lutra.js';
-import { type CommandName, failureOf, fieldNames, resultOf, results } from './schemas.js';
+import { type CommandName, failureOf, fieldNames, resultOf, results, verification } from './schemas.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'lutra-cli-'));
 const quantized = join(scratch, 'quantized');
@@ -102,6 +102,23 @@ describe('--json', () => {
     expect(result.cuda.built).toBe(result.cuda.state !== 'notBuilt');
   });
 
+  it('inspect --verify ends with 3 where something differs, and quantize --from-manifest makes the directory again', async () => {
+    const again = join(scratch, 'again');
+    const verify = async (directory: string) => {
+      const { code, stdout } = await lutra(['inspect', directory, '--verify', '--model', demo, '--json']);
+      return { code, ...verification.parse(JSON.parse(stdout).result) };
+    };
+    await json('quantize', demo, '--out', again, '--from-manifest', quantized, '--calibration', calibration);
+    for (const name of ['model.safetensors', 'config.json', 'manifest.json'])
+      expect(readFileSync(join(again, name)).equals(readFileSync(join(quantized, name))), name).toBe(true);
+    expect(await verify(again)).toMatchObject({ code: 0, intact: true, differences: [] });
+    writeFileSync(join(again, 'notes.txt'), '');
+    expect(await verify(again)).toMatchObject({ code: 3, intact: false, differences: [{ name: 'notes.txt' }] });
+    const { stdout } = await lutra(['inspect', again, '--verify']);
+    expect(stdout).toMatch(/^file +notes\.txt +extra /m);
+    expect(stdout).toMatch(/: 1 difference in \d+ files, \d+ tensors\n$/);
+  });
+
   it('a failure is one object too, and one line on stderr', async () => {
     const { code, stdout, stderr } = await lutra(['inspect', join(scratch, 'nothing'), '--json']);
     expect(code).toBe(1);
@@ -146,7 +163,7 @@ describe('docs/cli.md', () => {
 
   it.each(Object.keys(results) as CommandName[])('names every field of %s, and no other', (command) => {
     const section = sections.get(command) ?? '';
-    const fields = fieldNames(results[command]);
+    const fields = [...fieldNames(results[command]), ...(command === 'inspect' ? fieldNames(verification) : [])];
     // What a comparison repeats of other commands is told there.
     const told = command === 'compare' ? ['quantize', 'eval'].map((other) => sections.get(other)) : [];
     for (const name of fields) expect([section, ...told].join(''), name).toMatch(new RegExp(`\\b${name}\\b`));

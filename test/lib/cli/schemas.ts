@@ -162,6 +162,24 @@ export const results = {
   }),
 };
 
+/** What `inspect --verify` prints. */
+export const verification = z.strictObject({
+  directory: z.string(),
+  intact: z.boolean(),
+  files: number,
+  tensors: number,
+  inputs: number,
+  differences: z.array(
+    z.strictObject({
+      what: z.enum(['file', 'tensor', 'input']),
+      name: z.string(),
+      state: z.enum(['changed', 'missing', 'extra', 'unreadable']),
+      expected: z.string().nullable(),
+      found: z.string().nullable(),
+    }),
+  ),
+});
+
 export type CommandName = keyof typeof results;
 
 const text = z.string().nullable();

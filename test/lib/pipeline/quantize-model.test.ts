@@ -235,10 +235,12 @@ test('the manifest tells what the checkpoint was made from, and no time, path or
     'lutra',
     'recipe',
     'calibration',
+    'shardBytes',
     'inputs',
     'layers',
     'transforms',
     'finetune',
+    'outputs',
   ]);
   expect(manifest.recipe.solver.method).toBe('gptq');
   const record = { samples: 6, sequenceLength: 32, seed: 4, separator: null, tokens: 3001 };

@@ -43,7 +43,7 @@ async function written(
     contents.set(name, contentOf(matrix));
     await writer.put(name, matrix);
   }
-  await writer.finish({ 'manifest.json': { seed: 1 } });
+  await writer.finish(() => ({ 'manifest.json': { seed: 1 } }));
   return { out, contents };
 }
 

@@ -219,7 +219,7 @@ describe('a job that does not end well leaves nothing', () => {
       await using writer = await CheckpointWriter.create(plan, join(parent, 'out'));
       using matrix = seededMatrix(entry, 1);
       await writer.put(qProj, matrix);
-      await expect(writer.finish({}, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+      await expect(writer.finish(undefined, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     }
     expect(readdirSync(parent)).toEqual(['model']);
   });

@@ -1,0 +1,66 @@
+import { join } from 'node:path';
+import { z } from 'zod';
+import { type LutraError, lutraError } from '../errors.js';
+import { defaultLimits, readJsonObject } from '../formats/index.js';
+import { type Manifest, manifestFile } from './manifest.js';
+
+/** A manifest has some hundred bytes a layer and a tensor. */
+const maxBytes = 2 ** 28;
+
+/** A file of the directory itself: what a manifest names is opened. */
+const plainName = z.string().regex(/^(?!\.{1,2}$)[^/\\\0]+$/);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+const count = z.int().min(0);
+
+/** What is needed to verify a checkpoint or to repeat its job; the recipe is checked by whoever runs it. */
+const schema = z.looseObject({
+  lutra: z.object({ version: z.string(), formatVersion: count, isa: z.string() }),
+  recipe: z.looseObject({}),
+  calibration: z
+    .looseObject({
+      sha256,
+      separator: z.string().nullable(),
+      samples: count,
+      heldOut: count,
+      sequenceLength: count,
+      seed: count,
+    })
+    .nullable(),
+  shardBytes: z.int().min(1),
+  inputs: z.record(plainName, sha256),
+  outputs: z.object({
+    tensors: z.record(z.string(), z.string().regex(/^[0-9a-f]{8}$/)),
+    files: z.record(plainName, sha256),
+  }),
+  layers: z.array(z.looseObject({ name: z.string() })),
+});
+
+/**
+ * The manifest of a checkpoint directory.
+ *
+ * @throws `LUTRA_E_MANIFEST` where there is none, or it lacks what this version of lutra records; `LUTRA_E_HEADER` where it is
+ *   no JSON; `LUTRA_E_IO`
+ */
+export async function readManifest(directory: string): Promise<Manifest> {
+  const path = join(directory, manifestFile);
+  const found = await readJsonObject(path, maxBytes, defaultLimits).catch((error: unknown) => {
+    throw (error as Partial<LutraError>).code === 'LUTRA_E_NOT_FOUND' ? noManifest(path, error) : error;
+  });
+  const parsed = schema.safeParse(found);
+  if (parsed.success) return parsed.data as unknown as Manifest;
+  const field = parsed.error.issues[0]?.path.join('.') ?? '';
+  throw lutraError('LUTRA_E_MANIFEST', {
+    message: 'the manifest does not hold what is needed to verify or to repeat its job',
+    where: path,
+    found: `no usable ${field.length > 200 ? `${field.slice(0, 200)}…` : field}`,
+    hint: 'It was edited, or written by an older version of lutra. Quantize the model again.',
+  });
+}
+
+const noManifest = (path: string, cause: unknown) =>
+  lutraError('LUTRA_E_MANIFEST', {
+    message: 'there is no manifest: nothing tells what this checkpoint should be',
+    where: path,
+    hint: 'Only directories that lutra quantize has written have one.',
+    cause,
+  });
