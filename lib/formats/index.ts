@@ -1,5 +1,5 @@
 export { hashFile } from './hash-file.js';
-export { readJsonObject } from './json-file.js';
+export { readJsonObject, readModelJson, readOptionalModelJson } from './json-file.js';
 export { defaultLimits, type ReadLimits } from './limits.js';
 export {
   bytesOf,

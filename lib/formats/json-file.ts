@@ -1,12 +1,44 @@
-import type { ReadLimits } from './limits.js';
-import { readSmallFile } from './open-file.js';
+import { join } from 'node:path';
+import { LutraError } from '../errors.js';
+import { defaultLimits, type ReadLimits } from './limits.js';
+import { containedFile, readSmallFile } from './open-file.js';
 import { decodeUtf8, type JsonObject, JsonReader } from './strict-json.js';
 
-/** The JSON object that a file of at most `bytes` bytes holds. @throws `LUTRA_E_HEADER` for anything else, `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO` */
-export async function readJsonObject(path: string, bytes: number, limits: ReadLimits): Promise<JsonObject> {
-  const json = new JsonReader(decodeUtf8(await readSmallFile(path, bytes), path), path, limits);
+/** The JSON object that the bytes of a file spell. @throws `LUTRA_E_HEADER` for anything else, with the byte */
+export function parseJsonObject(bytes: Uint8Array, path: string, limits: ReadLimits): JsonObject {
+  const json = new JsonReader(decodeUtf8(bytes, path), path, limits);
   const value = json.value();
   json.end();
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
   throw json.fail('the file is not an object');
+}
+
+/**
+ * The JSON object that a file of at most `bytes` bytes holds.
+ *
+ * @throws `LUTRA_E_HEADER` for anything else, `LUTRA_E_TRUNCATED` where it shrinks meanwhile, `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`
+ */
+export async function readJsonObject(path: string, bytes: number, limits: ReadLimits): Promise<JsonObject> {
+  return parseJsonObject(await readSmallFile(path, bytes), path, limits);
+}
+
+/** The JSON object of a file of a model directory, named plainly. @throws as `readJsonObject`, `LUTRA_E_HEADER` also for a link out of the directory */
+export async function readModelJson(
+  directory: string,
+  name: string,
+  bytes: number,
+  limits: ReadLimits = defaultLimits,
+): Promise<JsonObject> {
+  return readJsonObject(await containedFile(directory, name, directory), bytes, limits);
+}
+
+/** As `readModelJson`; an empty object where there is no such file. */
+export async function readOptionalModelJson(directory: string, name: string, bytes: number): Promise<JsonObject> {
+  try {
+    return await readModelJson(directory, name, bytes);
+  } catch (error) {
+    if (error instanceof LutraError && error.code === 'LUTRA_E_NOT_FOUND' && error.where === join(directory, name))
+      return {};
+    throw error;
+  }
 }

@@ -4,11 +4,12 @@ import { lutraError } from '../errors.js';
 import { quoted } from './strict-json.js';
 import { onFile } from './system-error.js';
 
-/** A regular file opened for reading, with the size that it had then. */
+/** A regular file opened for reading, with the size and the time of the last change that it had then. */
 export interface OpenFile {
   path: string;
   handle: FileHandle;
   size: number;
+  changed: bigint;
 }
 
 /** Opens a regular file. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO` (also for pipes, devices and directories) */
@@ -18,14 +19,32 @@ export async function openFile(path: string): Promise<OpenFile> {
     requireRegular((await stat(path)).isFile(), path);
     const handle = await open(path, 'r');
     try {
-      const status = await handle.stat();
+      const status = await handle.stat({ bigint: true });
       requireRegular(status.isFile(), path);
-      return { path, handle, size: status.size };
+      return { path, handle, size: Number(status.size), changed: status.mtimeNs };
     } catch (error) {
       await handle.close();
       throw error;
     }
   });
+}
+
+/**
+ * Asks the file whether it still is what was opened. Asked after a read, it tells that the bytes are those of one state.
+ *
+ * @throws `LUTRA_E_TRUNCATED` where it is shorter, `LUTRA_E_IO` where it was written to
+ */
+export async function requireUnchanged(file: OpenFile, where = file.path): Promise<void> {
+  const { size, mtimeNs } = await onFile(file.path, () => file.handle.stat({ bigint: true }));
+  if (size < BigInt(file.size)) throw truncated(where, Number(size), file.size);
+  if (size !== BigInt(file.size) || mtimeNs !== file.changed)
+    throw lutraError('LUTRA_E_IO', {
+      message: 'the file was written to while it was read',
+      where,
+      found: `${size} bytes`,
+      expected: `${file.size} bytes, as when it was opened`,
+      hint: 'Start again when nobody changes the file.',
+    });
 }
 
 /** Fills `target` from `position` on. @throws `LUTRA_E_TRUNCATED` where the file ends before */
@@ -61,6 +80,7 @@ export async function readSmallFile(path: string, limit: number): Promise<Uint8A
       });
     const bytes = new Uint8Array(file.size);
     await readFully(file, bytes, 0);
+    await requireUnchanged(file);
     return bytes;
   } finally {
     await file.handle.close();

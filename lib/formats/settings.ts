@@ -28,13 +28,16 @@ export async function readSettings(path: string): Promise<JsonValue> {
       });
     const bytes = new Uint8Array(file.size);
     await readFully(file, bytes, 0);
-    const text = decodeUtf8(bytes, path, 'LUTRA_E_OPTION');
-    return ['.yaml', '.yml'].includes(extname(path).toLowerCase())
-      ? await yamlValue(text, path)
-      : jsonValue(text, path);
+    return await parseSettings(bytes, path);
   } finally {
     await file.handle.close();
   }
+}
+
+/** What `readSettings` reads from the content of `path`, whose name tells YAML from JSON. */
+export async function parseSettings(bytes: Uint8Array, path: string): Promise<JsonValue> {
+  const text = decodeUtf8(bytes, path, 'LUTRA_E_OPTION');
+  return ['.yaml', '.yml'].includes(extname(path).toLowerCase()) ? yamlValue(text, path) : jsonValue(text, path);
 }
 
 function jsonValue(text: string, path: string): JsonValue {

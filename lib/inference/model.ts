@@ -5,10 +5,11 @@ import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../m
 import { requireCuda } from '../native/index.js';
 import { checkBatchInvariant, checkMode, checkThreads, type Mode, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
-import { loadTokenizer, type Tokenizer } from '../tokenizer/index.js';
+import type { Tokenizer } from '../tokenizer/index.js';
 import { type GeneratedToken, type GenerationOptions, generate } from './generation.js';
 import { generationEosIds } from './generation-config.js';
 import { checkIds } from './ids.js';
+import { loadTokenizer } from './load-tokenizer.js';
 import { disposeWeights, loadWeights } from './load-weights.js';
 import { prefillChunk, Session, type SessionModel, type SessionOptions } from './session.js';
 

@@ -1,7 +1,7 @@
 import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
+import { loadTokenizer } from '../inference/index.js';
 import type { LlamaConfig } from '../models/index.js';
-import { loadTokenizer } from '../tokenizer/index.js';
 import type { CalibrationJob } from './job.js';
 
 /** The literature's number and longest length of windows (GPTQ, arXiv 2210.17323, section 4). */

@@ -117,12 +117,12 @@ export const optionsOf = ({ method: _, ...options }: MethodChoice): unknown => o
 function expand(input: unknown): Record<string, unknown> {
   if (!isRecord(input)) throw option('recipe', 'a recipe is an object', describe(input));
   if ('solver' in input || !('method' in input)) return input;
+  if ('grid' in input) throw option('recipe.grid', 'the short form has bits and groupSize at the top', 'grid');
   const full: Record<string, unknown> = { solver: {}, grid: {} };
   for (const [key, value] of Object.entries(input)) {
     if (fullKeys.includes(key)) full[key] = value;
     else (full[gridKeys.includes(key) ? 'grid' : 'solver'] as Record<string, unknown>)[key] = value;
   }
-  if ('grid' in input) throw option('recipe.grid', 'the short form has bits and groupSize at the top', 'grid');
   return full;
 }
 

@@ -1,2 +1,2 @@
 export type { StreamDecoder } from './stream-decoder.js';
-export { type EncodeOptions, loadTokenizer, Tokenizer } from './tokenizer.js';
+export { type EncodeOptions, Tokenizer } from './tokenizer.js';

@@ -1,5 +1,10 @@
 import { lutraError } from '../errors.js';
-import { isObject, type JsonObject } from './tokenizer-files.js';
+
+export type JsonObject = Record<string, unknown>;
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
 
 /** Split behaviours that the library accepts but does not reproduce. */
 const inexactBehaviours = ['MergedWithPrevious', 'MergedWithNext', 'Contiguous'];
@@ -17,11 +22,16 @@ export function refuseUnfaithful(tokenizerJson: JsonObject, where: string): void
 function refuseStage(stage: unknown, path: string, where: string): void {
   if (Array.isArray(stage)) for (const [index, inner] of stage.entries()) refuseStage(inner, `${path}.${index}`, where);
   if (!isObject(stage)) return;
-  const { behavior, pattern } = stage;
+  const { behavior, pattern, type } = stage;
   if (typeof behavior === 'string' && inexactBehaviours.includes(behavior))
     throw unsupported(`${where}: ${path}.behavior`, behavior, 'Isolated or Removed');
-  if (pattern !== undefined && !(isObject(pattern) && isPattern(pattern)))
-    throw unsupported(`${where}: ${path}.pattern`, JSON.stringify(pattern), '{"Regex": text} or {"String": text}');
+  const needed = type === 'Split' || type === 'Replace';
+  if ((needed || pattern !== undefined) && !(isObject(pattern) && isPattern(pattern)))
+    throw unsupported(
+      `${where}: ${path}.pattern`,
+      JSON.stringify(pattern) ?? 'nothing',
+      '{"Regex": text} or {"String": text}',
+    );
   for (const key of ['normalizers', 'pretokenizers', 'decoders']) refuseStage(stage[key], `${path}.${key}`, where);
 }
 
@@ -38,13 +48,17 @@ function unsupported(where: string, found: string, expected: string): Error {
   });
 }
 
-/** Ids that a vocabulary may have; those of models end below 300,000, and the library keeps a list as long as the largest. */
-const idLimit = 2 ** 24;
+/**
+ * Ids that a vocabulary may have: as many as a model's configuration. Those of models end below 300,000; the library keeps a
+ * list as long as the largest.
+ */
+const idLimit = 2 ** 22;
 
 /** @throws `LUTRA_E_HEADER` for an id that is no whole number from 0, or a very large one */
 export function checkIds({ model, added_tokens: added }: JsonObject, where: string): void {
   const vocabulary = isObject(model) && isObject(model.vocab) ? model.vocab : {};
   for (const token in vocabulary) requireId(vocabulary[token], `${where}: model.vocab`, token);
+  if (isObject(model) && model.unk_id != null) requireId(model.unk_id, `${where}: model`, 'unk_id');
   if (!Array.isArray(added)) return;
   for (const token of added) if (isObject(token)) requireId(token.id, `${where}: added_tokens`, String(token.content));
 }

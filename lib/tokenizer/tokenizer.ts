@@ -1,10 +1,8 @@
-import { join } from 'node:path';
 import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { LutraError, lutraError } from '../errors.js';
 import { timeFor, withinTime } from './deadline.js';
 import { StreamDecoder } from './stream-decoder.js';
-import { checkIds, refuseUnfaithful } from './tokenizer-checks.js';
-import { isObject, type JsonObject, readJsonObject } from './tokenizer-files.js';
+import { checkIds, isObject, type JsonObject, refuseUnfaithful } from './tokenizer-checks.js';
 
 export interface EncodeOptions {
   /** Whether the ids begin with the tokenizer's beginning-of-sequence token: once, or not put at all. */
@@ -30,16 +28,23 @@ export class Tokenizer {
   /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for a tokenizer.json with parts that are not understood, `LUTRA_E_HEADER` for ids that are none */
   constructor(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string) {
     this.#where = where;
-    this.#library = construct(tokenizerJson, tokenizerConfig, where);
-    this.#decodesByPattern = (JSON.stringify(tokenizerJson.decoder) ?? '').includes('"Regex"');
+    const { library, decodesByPattern, templateBos } = construct(tokenizerJson, tokenizerConfig, where);
+    this.#library = library;
+    this.#decodesByPattern = decodesByPattern;
     const vocabulary = this.#library.get_vocab(true);
     this.vocabularySize = largest(vocabulary.values()) + 1;
     const idOf = (token: string | null) => (token === null ? null : (vocabulary.get(token) ?? null));
-    const templateBos = leadingSpecialToken(tokenizerJson.post_processor);
     this.bosId = idOf(tokenText(tokenizerConfig.bos_token) ?? templateBos);
     const eosId = idOf(tokenText(tokenizerConfig.eos_token));
     this.eosIds = eosId === null ? [] : [eosId];
     this.unknownId = unknownIdOf(tokenizerJson.model, idOf) ?? idOf(tokenText(tokenizerConfig.unk_token));
+    if (this.unknownId !== null && this.unknownId >= this.vocabularySize)
+      throw lutraError('LUTRA_E_HEADER', {
+        message: 'what stands for the unknown has an id beyond the vocabulary',
+        where: `${where}: model.unk_id`,
+        found: this.unknownId,
+        expected: `an id below ${this.vocabularySize}`,
+      });
     const said = tokenizerConfig.add_bos_token;
     this.addsBos = this.bosId !== null && (typeof said === 'boolean' ? said : templateBos !== null);
   }
@@ -79,21 +84,11 @@ export class Tokenizer {
   }
 }
 
-/**
- * Loads the tokenizer of a model directory: tokenizer.json, and tokenizer_config.json where there is one.
- *
- * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_HEADER`, `LUTRA_E_UNSUPPORTED_MODEL`
- */
-export async function loadTokenizer(dir: string): Promise<Tokenizer> {
-  const tokenizerJson = (await readJsonObject(dir, 'tokenizer.json', true)) ?? {};
-  const tokenizerConfig = (await readJsonObject(dir, 'tokenizer_config.json', false)) ?? {};
-  return new Tokenizer(tokenizerJson, tokenizerConfig, join(dir, 'tokenizer.json'));
-}
-
 /** Milliseconds; the vocabularies of 256,000 tokens take one or two seconds. */
 const constructionTime = 30_000;
 
-function construct(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string): Library {
+/** Everything that looks into the file's values, however deep they lie. */
+function construct(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string) {
   try {
     return withinTime(
       () => {
@@ -101,7 +96,11 @@ function construct(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where
         refuseUnfaithful(tokenizerJson, where);
         const library = new Library(tokenizerJson, tokenizerConfig);
         library.decode(library.encode('a b').ids);
-        return library;
+        return {
+          library,
+          decodesByPattern: (JSON.stringify(tokenizerJson.decoder) ?? '').includes('"Regex"'),
+          templateBos: leadingSpecialToken(tokenizerJson.post_processor),
+        };
       },
       constructionTime,
       where,

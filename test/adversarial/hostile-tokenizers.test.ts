@@ -76,15 +76,15 @@ test('merges in circles, of nothing and of strangers', () => {
   }
 });
 
-test.each([-1, 0.5, 2 ** 24, 1e300, Number.NaN, '7', null, [], {}, true])('an id that is none: %s', async (id) => {
+test.each([-1, 0.5, 2 ** 22, 1e300, Number.NaN, '7', null, [], {}, true])('an id that is none: %s', async (id) => {
   const vocab = { ...plain.model.vocab, q: id };
   const failure = await failureOf(() => make({ model: { ...plain.model, vocab } }));
   expect(failure).toMatchObject({ code: 'LUTRA_E_HEADER', where: 'tokenizer.json: model.vocab' });
 });
 
 test('an id just at the limit is one', () => {
-  const vocab = { ...plain.model.vocab, q: 2 ** 24 - 1 };
-  expect(make({ model: { ...plain.model, vocab } }).vocabularySize).toBe(2 ** 24);
+  const vocab = { ...plain.model.vocab, q: 2 ** 22 - 1 };
+  expect(make({ model: { ...plain.model, vocab } }).vocabularySize).toBe(2 ** 22);
 });
 
 test('parts inside each other, a hundred thousand deep', async () => {
@@ -100,7 +100,20 @@ test('parts inside each other, a hundred thousand deep', async () => {
   }
 });
 
-test.each([{}, { Regex: 7 }, { Regex: '(' }, { Regex: '' }, 'text', 3, null])(
+test('values that nothing looks at, a hundred thousand deep', async () => {
+  let nested: object = {};
+  for (let depth = 0; depth < 1e5; ++depth) nested = { processors: [nested] };
+  expect((await failureOf(() => make({ decoder: { type: 'Fuse', nested } }))).code).toBe('LUTRA_E_UNSUPPORTED_MODEL');
+  const processor = { type: 'ByteLevel', ...nested };
+  expect((await failureOf(() => make({ post_processor: processor }))).code).toBe('LUTRA_E_UNSUPPORTED_MODEL');
+});
+
+test.each([-1, 0.5, letters.length + 1, 2 ** 22, '0', {}])('an id for the unknown that is none: %j', async (unk_id) => {
+  const model = { type: 'Unigram', unk_id, vocab: [['<s>', 0], ...letters.map((letter) => [letter, -1])] };
+  expect((await failureOf(() => make({ model }))).code).toBe('LUTRA_E_HEADER');
+});
+
+test.each([{}, { Regex: 7 }, { Regex: '(' }, { Regex: '' }, 'text', 3, null, undefined])(
   'a pattern that is none: %j',
   async (pattern) => {
     const stage = { type: 'Replace', pattern, content: 'x' };

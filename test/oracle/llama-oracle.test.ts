@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { loadTokenizer } from '../../lib/tokenizer/index.js';
+import { loadTokenizer } from '../../lib/inference/index.js';
 import { describeWithShared, sharedModel, sharedText } from '../shared-material.js';
 import { LlamaOracle } from './llama-oracle.js';
 import { fromBfloat16, fromHalf, readOracleModel } from './read-weights.js';

@@ -2,9 +2,8 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { elements, QuantizedTensor, type Tensor } from '../../tensor/index.js';
-import { readJsonObject } from '../json-file.js';
+import { readModelJson } from '../json-file.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
-import { containedFile } from '../open-file.js';
 import { openSafetensors, type SafetensorsDtype, type SafetensorsReader } from '../safetensors/index.js';
 import { type JsonObject, quoted } from '../strict-json.js';
 import { listOf, type Part, type Parts, partSuffixes, partsOf, stemOf } from './parts.js';
@@ -186,7 +185,7 @@ export async function readCheckpoint(
       found: directory === '' ? "''" : typeof directory,
     });
   const limits = withDefaults(options.limits);
-  const config = await readConfig(directory, limits);
+  const config = await readModelJson(directory, configFile, limits.configBytes, limits);
   const where = join(directory, configFile);
   const quantization = parseQuantizationConfig(config.quantization_config, where);
   const reader = await openSafetensors(directory, limits);
@@ -196,11 +195,6 @@ export async function readCheckpoint(
     await reader.close();
     throw error;
   }
-}
-
-async function readConfig(directory: string, limits: ReadLimits): Promise<JsonObject> {
-  const path = await containedFile(directory, configFile, directory);
-  return await readJsonObject(path, limits.configBytes, limits);
 }
 
 /** Quantized matrices in the order of their entries, then all tensors that belong to none of them. */

@@ -28,6 +28,13 @@ export interface Header {
 export function headerLength(prefix: Uint8Array, file: string, fileBytes: number, limits: ReadLimits): number {
   if (prefix.length < lengthBytes) throw truncated(file, prefix.length, lengthBytes);
   const length = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
+  const other = otherFormat(prefix);
+  if (length > BigInt(limits.headerBytes) && other)
+    throw lutraError('LUTRA_E_HEADER', {
+      message: `this is no safetensors file but ${other.name}`,
+      where: file,
+      hint: other.hint,
+    });
   if (length > BigInt(limits.headerBytes))
     throw lutraError('LUTRA_E_HEADER', {
       message: 'the header declares more bytes than it may have',
@@ -39,6 +46,24 @@ export function headerLength(prefix: Uint8Array, file: string, fileBytes: number
   const end = lengthBytes + Number(length);
   if (end > fileBytes) throw truncated(file, fileBytes, end);
   return Number(length);
+}
+
+/** What else people have their weights in, by the first bytes. Any of them would be a header of terabytes. */
+function otherFormat(prefix: Uint8Array): { name: string; hint: string } | null {
+  const [first, second] = prefix;
+  const letters = Buffer.from(prefix.subarray(0, 4)).toString('latin1');
+  const pickle = letters === 'PK\x03\x04' || (first === 0x80 && second! >= 2 && second! <= 5);
+  if (pickle)
+    return {
+      name: 'a pickle of PyTorch',
+      hint: 'lutra reads no pickle: loading one runs what it says. Save the model again with safe_serialization=True.',
+    };
+  if (letters === 'GGUF')
+    return {
+      name: 'a GGUF file',
+      hint: 'lutra does not read GGUF: start from the original checkpoint in safetensors.',
+    };
+  return null;
 }
 
 /**

@@ -5,7 +5,7 @@ import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
-import { containedFile, type OpenFile, openFile, readFully, truncated } from '../open-file.js';
+import { containedFile, type OpenFile, openFile, readFully, requireUnchanged } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 import { nativeDtypes } from './dtypes.js';
@@ -49,7 +49,8 @@ export class SafetensorsReader {
    * Reads a tensor into native memory, in its stored dtype and shape (a scalar as [1]).
    *
    * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_DTYPE` for types that lutra does not compute with, `LUTRA_E_TRUNCATED` where the
-   *   file lost bytes since it was opened, `LUTRA_E_MEMORY`, `LUTRA_E_DISPOSED` after `close`
+   *   file lost bytes since it was opened, `LUTRA_E_IO` where it was written to, `LUTRA_E_MEMORY`, `LUTRA_E_DISPOSED` after
+   *   `close`
    */
   async load(name: string, options: { signal?: AbortSignal | undefined } = {}): Promise<Tensor> {
     const entry = this.entry(name);
@@ -66,7 +67,7 @@ export class SafetensorsReader {
       options.signal?.throwIfAborted();
       const bytes = entry.end - entry.begin;
       requireMemory(bytes, where);
-      await requireBytes(file, entry);
+      await requireUnchanged(file, where);
       const tensor = Tensor.zeros(dtype, entry.shape.length ? entry.shape : [1]);
       try {
         const numbers = [file.handle.fd, entry.begin, 0, bytes];
@@ -76,6 +77,7 @@ export class SafetensorsReader {
             (cancel) => addon().task(taskIds.readFile, [tensor.native], numbers, 0, cancel),
             where,
           );
+        await requireUnchanged(file, where);
         return tensor;
       } catch (error) {
         tensor.dispose();
@@ -94,6 +96,7 @@ export class SafetensorsReader {
         await this.#using(entry, (file) => readFully(file, piece, at));
         yield piece;
       }
+      await this.#using(entry, (file) => requireUnchanged(file));
     } finally {
       this.#spareBuffers.push(buffer);
     }
@@ -190,6 +193,7 @@ async function readHeader(file: OpenFile, limits: ReadLimits) {
   await readFully(file, prefix, 0);
   const bytes = new Uint8Array(headerLength(prefix, file.path, file.size, limits));
   await readFully(file, bytes, lengthBytes);
+  await requireUnchanged(file);
   return parseHeader(bytes, file.path, file.size, limits);
 }
 
@@ -215,11 +219,6 @@ function checkIndex(
         message: `the index does not name the tensor ${quoted(name)}`,
         where: file,
       });
-}
-
-async function requireBytes(file: OpenFile, entry: TensorEntry): Promise<void> {
-  const { size } = await onFile(file.path, () => file.handle.stat());
-  if (size < entry.end) throw truncated(`${file.path}, tensor ${quoted(entry.name)}`, size, entry.end);
 }
 
 /** A sparse file can hold a tensor of terabytes; the allocation would succeed and the process die of it later. */

@@ -10,7 +10,11 @@ export interface ShardIndex {
 
 /** Reads an index file. The names in it are not trusted yet. @throws `LUTRA_E_HEADER`, `LUTRA_E_NOT_FOUND` */
 export async function readShardIndex(path: string, limits: ReadLimits): Promise<ShardIndex> {
-  const json = new JsonReader(decodeUtf8(await readSmallFile(path, limits.headerBytes), path), path, limits);
+  return parseShardIndex(await readSmallFile(path, limits.headerBytes), path, limits);
+}
+
+export function parseShardIndex(bytes: Uint8Array, path: string, limits: ReadLimits): ShardIndex {
+  const json = new JsonReader(decodeUtf8(bytes, path), path, limits);
   let shardOf: Map<string, string> | undefined;
   const shards = new Set<string>();
   json.object((key) => {

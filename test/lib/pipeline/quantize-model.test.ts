@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../../../lib/calibration/index.js';
 import { readCheckpoint } from '../../../lib/formats/index.js';
+import { loadTokenizer } from '../../../lib/inference/index.js';
 import { dequantize } from '../../../lib/ops/index.js';
 import { type Manifest, quantizeModel } from '../../../lib/pipeline/index.js';
 import type { QuantizedTensor, Tensor } from '../../../lib/tensor/index.js';
-import { loadTokenizer } from '../../../lib/tokenizer/index.js';
 import { energy } from '../quantization/matrices.js';
 import { filesOf, scratchDirectory, tinyConfig, words, writeRandomModel } from './random-model.js';
 

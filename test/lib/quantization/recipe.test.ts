@@ -65,6 +65,8 @@ test('what cannot be run is refused with its code and its path', () => {
     [{ ...rtn, actOrder: true }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
     [{ ...rtn, method: 'gptq', staticGroups: false }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
     [{ ...rtn, method: 'gptq', damping: -1 }, 'LUTRA_E_OPTION', 'recipe.solver.damping'],
+    [{ ...rtn, grid: 3 }, 'LUTRA_E_OPTION', 'recipe.grid'],
+    [{ ...rtn, grid: {} }, 'LUTRA_E_OPTION', 'recipe.grid'],
     [{ ...full, surprise: 1 }, 'LUTRA_E_OPTION', 'recipe.surprise'],
     [{ ...full, grid: { ...full.grid, zero: 1 } }, 'LUTRA_E_OPTION', 'recipe.grid.zero'],
     [{ ...full, transforms: 'magic' }, 'LUTRA_E_OPTION', 'recipe.transforms'],

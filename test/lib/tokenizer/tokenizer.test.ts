@@ -3,7 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { loadTokenizer, Tokenizer } from '../../../lib/tokenizer/index.js';
+import { loadTokenizer } from '../../../lib/inference/index.js';
+import { Tokenizer } from '../../../lib/tokenizer/index.js';
 import { describeWithShared, sharedModel, sharedText } from '../../shared-material.js';
 
 /** A byte-level tokenizer of 256 bytes and a few special tokens; the byte alphabet is GPT-2's. */

@@ -189,7 +189,7 @@ test('a file that shrinks between opening and loading is truncated, not read as 
   expect(error.code).toBe('LUTRA_E_TRUNCATED');
   expect(error.where).toContain('tensor "f"');
   expect(await codeOf(() => piecedBytes(reader, 'f'))).toBe('LUTRA_E_TRUNCATED');
-  expect(await loadedBytes(reader, 'a')).toEqual([...data.subarray(0, 24)]);
+  expect(await codeOf(() => reader.load('a')), 'nor is what stands before the cut trusted').toBe('LUTRA_E_TRUNCATED');
 });
 
 describeWithShared('the shared models', () => {
