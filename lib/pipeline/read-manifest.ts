@@ -46,6 +46,11 @@ export async function readManifest(directory: string): Promise<Manifest> {
   const found = await readJsonObject(path, maxBytes, defaultLimits).catch((error: unknown) => {
     throw (error as Partial<LutraError>).code === 'LUTRA_E_NOT_FOUND' ? noManifest(path, error) : error;
   });
+  return checkManifest(found, path);
+}
+
+/** The content of a manifest as one. @throws `LUTRA_E_MANIFEST` */
+export function checkManifest(found: unknown, path: string): Manifest {
   const parsed = schema.safeParse(found);
   if (parsed.success) return parsed.data as unknown as Manifest;
   const field = parsed.error.issues[0]?.path.join('.') ?? '';

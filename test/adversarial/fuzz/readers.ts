@@ -7,6 +7,7 @@ import { parseShardIndex } from '../../../lib/formats/safetensors/shard-index.js
 import { parseSettings } from '../../../lib/formats/settings.js';
 import { eosIdsOf } from '../../../lib/inference/generation-config.js';
 import { buildGraph, parseConfig } from '../../../lib/models/index.js';
+import { checkManifest } from '../../../lib/pipeline/read-manifest.js';
 import { normalizeRecipe } from '../../../lib/quantization/index.js';
 import { Tokenizer } from '../../../lib/tokenizer/index.js';
 import { fileBytes } from '../../lib/formats/safetensors-bytes.js';
@@ -105,6 +106,17 @@ const yaml = [
   'a: |\n  text\nb: >-\n  folded\nc: [1, 2.5, ~, true]\n"d": \'x\'\n',
 ].map((text) => Buffer.from(text));
 
+const sha256 = 'a'.repeat(64);
+const manifest = {
+  lutra: { version: '0.1.0', formatVersion: 1, isa: 'scalar' },
+  recipe,
+  calibration: { sha256, separator: null, samples: 8, heldOut: 0, sequenceLength: 48, seed: 0, tokens: 100 },
+  shardBytes: 5e9,
+  inputs: { 'config.json': sha256 },
+  outputs: { tensors: { 'a.codes': '0123abcd' }, files: { 'model.safetensors': sha256 } },
+  layers: [{ name: 'a' }],
+};
+
 /** Every reader of lutra, by name. */
 export const readers: Readonly<Record<string, Reader>> = {
   header: {
@@ -146,6 +158,10 @@ export const readers: Readonly<Record<string, Reader>> = {
   'generation-config': {
     seeds: json({ eos_token_id: [1, 2] }, { eos_token_id: 2, do_sample: true }),
     read: (bytes) => eosIdsOf(object(bytes, 'fuzz'), 'fuzz'),
+  },
+  manifest: {
+    seeds: json(manifest, { ...manifest, calibration: null }),
+    read: (bytes) => checkManifest(object(bytes, 'fuzz'), 'fuzz'),
   },
   'recipe-json': {
     seeds: json(recipe, shorthand),
