@@ -68,6 +68,8 @@ export interface Call {
   signal?: AbortSignal | undefined;
   threads?: number | undefined;
   where: string;
+  /** Whose rows alone the matrix is, where it is one head's of a layer. */
+  head?: number | undefined;
 }
 
 /** Something that did not go the plain way. Nothing degrades without one. */

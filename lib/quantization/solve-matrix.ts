@@ -1,19 +1,11 @@
 import type { SubBranch, Tensor } from '../tensor/index.js';
-import { refuseNonFinite } from './finite.js';
+import { atLeastRounded } from './at-least-rounded.js';
+import { refuseNonFinite, refuseNonFiniteValues } from './finite.js';
 import { type HeadStatistics, JoinedRows } from './joined-rows.js';
 import type { Call, Grid, Need, ScaleDtype, Solution, Solver, Statistics, Warning } from './method.js';
 import { gridOf } from './overrides.js';
 import { disposePair } from './pair.js';
-import {
-  asFloat32,
-  disposeOnFailure,
-  energy,
-  levelsOf,
-  type Metric,
-  residual,
-  roundToLevels,
-  valuesOf,
-} from './passes.js';
+import { asFloat32, disposeOnFailure, type Metric, valuesOf } from './passes.js';
 import { optionsOf, type Recipe, storageOf } from './recipe.js';
 import { findMethod, findSolver, lowRanks } from './registry.js';
 import { chooseScaleDtype } from './scale-dtype.js';
@@ -27,7 +19,7 @@ export interface LayerReport {
    * Zero for a matrix of zeros.
    */
   relativeError: number;
-  /** The same for round to nearest with the same scales and offsets. */
+  /** The same for round to nearest with the same scales and offsets. `relativeError` is never above it where there is a Hessian. */
   rtnError: number;
   damping: number | null;
   deadColumns: number;
@@ -116,13 +108,18 @@ export async function solveMatrix(
     const solve = (matrix: Tensor) =>
       solver.solve({ w: matrix, grid, scaleDtype, options, prepared, rowHessian: metric.rowHessian }, call);
     const solved = await solve(weights);
-    const measure = () => atLeastRounded(weights, solved, grid, metric, call);
-    const { solution: plain, ...measured } = await disposeOnFailure(tensorsOf(solved), measure);
-    const { energy, rtnError } = measured;
+    await disposeOnFailure(tensorsOf(solved), () => refuseNonFiniteValues(solved.values, call));
+    const learns = solver.needs(options).includes('hessian');
+    const measured = await atLeastRounded(weights, solved, { grid, scaleDtype, learns }, metric, call);
+    const { solution: plain, energy, rtnError } = measured;
     const beside = { w: weights, grid, scaleDtype, statistics: inputs.statistics, metric, plain, solve, ...measured };
     const added = await disposeOnFailure(tensorsOf(plain), () => besideOf(recipe, beside, call));
     const { solution, subBranch, ...errors } = added;
-    if (solution.codes !== plain.codes) for (const tensor of tensorsOf(plain)) tensor.dispose();
+    if (solution.codes !== plain.codes) {
+      for (const tensor of tensorsOf(plain)) tensor.dispose();
+      const made = { dispose: () => disposeSolved({ solution, subBranch }) };
+      await disposeOnFailure([made], () => refuseNonFiniteValues(solution.values, call));
+    }
     const { damping, deadColumns } = solution;
     const all = [...warnings, ...solution.warnings];
     const report = { rtnError, ...errors, damping, deadColumns, scaleDtype, warnings: all };
@@ -150,9 +147,10 @@ export async function solveHeads(
     const { scaleDtype, warnings } = await chooseScaleDtype(weights, grid, storageOf(recipe), call);
     const joined = new JoinedRows(w.shape);
     await disposeOnFailure([joined], async () => {
+      let head = 0;
       for await (const part of parts) {
         using rows = weights.rows(joined.rows, joined.rows + (w.shape[0] ?? 0) / part.heads);
-        const solved = await solveWith(rows, recipe, part, call, scaleDtype);
+        const solved = await solveWith(rows, recipe, part, { ...call, head: head++ }, scaleDtype);
         try {
           await joined.append(solved, call);
         } finally {
@@ -187,38 +185,6 @@ async function besideOf(
   if (lowRank) return await addSubBranch(lowRank, beside, call);
   const { plain, relativeError } = beside;
   return { solution: plain, subBranch: null, relativeError, lowRank: null };
-}
-
-/**
- * Measures a solution and round to nearest on the solution's levels in the method's metric, and keeps round to nearest, on
- * record, where the solution is worse: compensation for other inputs than the Hessian's must never cost.
- */
-async function atLeastRounded(
-  w: Tensor,
-  solution: Solution,
-  grid: Grid,
-  metric: Metric,
-  call: Call,
-): Promise<{ solution: Solution; relativeError: number; rtnError: number; energy: number }> {
-  const whole = await energy(w, metric, call);
-  using levels = await levelsOf(solution.values, grid, call);
-  const relative = async (codes: Tensor) => {
-    using difference = await residual(w, codes, levels, grid, call);
-    const error = await energy(difference, metric, call);
-    return error === 0 ? 0 : error / whole;
-  };
-  const relativeError = await relative(solution.codes);
-  if (!metric.hessian) return { solution, relativeError, rtnError: relativeError, energy: whole };
-  const rounded = await roundToLevels(w, levels, grid, call);
-  const rtnError = await disposeOnFailure([rounded], () => relative(rounded));
-  if (relativeError <= rtnError) {
-    rounded.dispose();
-    return { solution, relativeError, rtnError, energy: whole };
-  }
-  solution.codes.dispose();
-  const message = `round to nearest has the smaller error, ${rtnError} against ${relativeError}, and is kept`;
-  const warnings: Warning[] = [...solution.warnings, { kind: 'keptRoundToNearest', message }];
-  return { solution: { ...solution, codes: rounded, warnings }, relativeError: rtnError, rtnError, energy: whole };
 }
 
 const tensorsOf = ({ codes, values }: Solution): Tensor[] => [codes, ...valuesOf(values)];

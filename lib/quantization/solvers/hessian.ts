@@ -1,7 +1,8 @@
 import { lutraError } from '../../errors.js';
 import type { Tensor } from '../../tensor/index.js';
+import { refuseNonFinite } from '../finite.js';
 import type { Call, Statistics, Warning } from '../method.js';
-import { findNonFinite, gatherColumns, hessianDiagonal } from '../passes.js';
+import { gatherColumns, hessianDiagonal } from '../passes.js';
 
 /** A Hessian and what its diagonal tells: the same for every matrix that reads this input. */
 export interface HessianInspection {
@@ -57,21 +58,13 @@ async function requireHessian({ hessian }: Statistics, method: string, call: Cal
       where: call.where,
       hint: 'Pass statistics.hessian, or quantize the model with a calibration text.',
     });
-  await checkFinite(hessian, call);
+  const hint = 'The activations that calibration saw are not finite, or their squares overflow.';
+  await refuseNonFinite(hessian, { ...call, where: placeOf(call) }, { what: 'the Hessian', hint });
   return hessian;
 }
 
-async function checkFinite(hessian: Tensor, call: Call): Promise<void> {
-  const index = await findNonFinite(hessian, call);
-  if (index < 0) return;
-  const k = hessian.shape[1] ?? 1;
-  throw lutraError('LUTRA_E_NON_FINITE', {
-    message: 'the Hessian holds a NaN or infinity',
-    where: call.where,
-    found: `index [${Math.floor(index / k)}, ${index % k}]`,
-    hint: 'The activations that calibration saw are not finite.',
-  });
-}
+/** Of one head where the Hessian is. */
+const placeOf = ({ where, head }: Call): string => (head === undefined ? where : `${where}, head ${head}`);
 
 function deadColumns(diagonal: Float64Array, call: Call): number[] {
   const dead: number[] = [];
@@ -79,7 +72,7 @@ function deadColumns(diagonal: Float64Array, call: Call): number[] {
     if (h < 0)
       throw lutraError('LUTRA_E_NOT_POSITIVE_DEFINITE', {
         message: `the Hessian's diagonal is negative at column ${column}`,
-        where: call.where,
+        where: placeOf(call),
         found: h,
       });
     if (h === 0) dead.push(column);

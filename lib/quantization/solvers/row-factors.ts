@@ -32,20 +32,25 @@ export async function factorRows(
     for (let head = 0; head < heads; head++) {
       using hessian = headOf(rowHessian, head);
       using factor = headOf(factors, head);
-      const { diagonal, meanDiagonal, silent } = await inspectHessian({ hessian }, 'boa', call);
+      const { diagonal, meanDiagonal, silent } = await inspectHessian({ hessian }, 'boa', placeOf(call, head));
       const order = diagonalOrder(diagonal, actOrder);
       order.forEach((row, position) => {
         rows[position * heads + head] = head * d + row;
       });
       const mean = silent ? 0 : meanDiagonal;
       const { damping, damped } = await climb({ hessian, order, mean, share }, factor, call);
-      warnings.push(...damped.map((tried) => raised(head, tried)));
+      warnings.push(...damped.map((tried) => raised(call.head ?? head, tried)));
       if (damping !== null) continue;
       factor.write(identity(d));
-      warnings.push(gaveUp(head));
+      warnings.push(gaveUp(call.head ?? head));
     }
   });
   return { factors, rows, warnings };
+}
+
+/** Where the rows are one head's, it is that head's only one. */
+function placeOf(call: Call, head: number): Call {
+  return { ...call, where: `${call.where}, row Hessian`, head: call.head ?? head };
 }
 
 function headOf(matrices: Tensor, head: number): Tensor {

@@ -195,7 +195,7 @@ test('a Hessian that is missing, misshapen or not of numbers is refused by name'
   await refused(Tensor.zeros('f32', [k, k])).toMatchObject({ code: 'LUTRA_E_DTYPE', where: 'layer.1' });
   const h = gram(k, 100, 71);
   h[2 * k + 9] = Number.NaN;
-  await refused(Tensor.copyOf(h, [k, k])).toMatchObject({ code: 'LUTRA_E_NON_FINITE', found: 'index [2, 9]' });
+  await refused(Tensor.copyOf(h, [k, k])).toMatchObject({ code: 'LUTRA_E_NON_FINITE', found: 'NaN at index [2, 9]' });
   await refused(
     Tensor.copyOf(
       diagonal((i) => i - 5),

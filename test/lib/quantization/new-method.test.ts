@@ -70,12 +70,17 @@ test('and for a whole model, which collects what the options ask for and nothing
     using first = (await checkpoint.load(layers[0]!.name)) as QuantizedTensor;
     expect(first.layout).toMatchObject({ kind: 'planes', offsets: 'real', bits: 2 });
     using weights = dequantize(first);
-    expect(new Set(weights.read())).toEqual(new Set([-0.5, 0.5]));
-    return layers;
+    return { layers, values: new Set(weights.read()) };
   };
-  expect((await run(false)).every(({ tokens }) => tokens === null)).toBe(true);
+  const plain = await run(false);
+  expect(plain.values).toEqual(new Set([-0.5, 0.5]));
+  expect(plain.layers.every(({ tokens, warnings }) => tokens === null && warnings.length === 0)).toBe(true);
   expect(seen).toEqual([{}]);
-  expect((await run(true)).every(({ tokens }) => tokens === 32)).toBe(true);
+  // What asks for a Hessian must not be worse in it than round to nearest, as signs of one half are.
+  const informed = await run(true);
+  expect(informed.values.size).toBeGreaterThan(2);
+  expect(informed.layers.every(({ tokens }) => tokens === 32)).toBe(true);
+  for (const { warnings } of informed.layers) expect(warnings.map(({ kind }) => kind)).toEqual(['keptRoundToNearest']);
   expect(seen.length).toBeGreaterThan(1);
   expect(seen.every(({ hessian, tokens }) => hessian && tokens === 32)).toBe(true);
 });
