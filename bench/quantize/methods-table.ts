@@ -1,5 +1,6 @@
 /**
- * Makes the tables of docs/methods.md, and bench/results/quality.json, out of what quality.ts has measured so far:
+ * Makes the tables of docs/methods.md, and bench/results/quality.json, out of what quality.ts has measured so far; a model and
+ * grid that <work> does not hold stays as it is:
  *
  *     npx tsx bench/quantize/methods-table.ts <work>
  */
@@ -71,20 +72,38 @@ const recordOf = (grid: string, { model, texts, runs, calibration }: Comparison)
   }),
 });
 
-const tables: string[] = [];
-const records: unknown[] = [];
-for (const grid of ['W4g32', 'W4g64', 'W3g32', 'W3g64', 'W2g32', 'W2g64'])
+/** What a table and a record are of. */
+const keyOf = (model: string, grid: string) => `${model}, ${grid}`;
+const grids = ['W4g32', 'W4g64', 'W3g32', 'W3g64', 'W2g32', 'W2g64'];
+
+const document = await readFile(page, 'utf8');
+const [before, rest] = document.split(begin);
+const [inside, after] = rest?.split(end) ?? [];
+if (before === undefined || inside === undefined || after === undefined)
+  throw new Error(`docs/methods.md lacks ${begin} or ${end}`);
+
+// What this folder does not hold stays as it was measured.
+const tables = new Map<string, string>();
+for (const table of inside.split(/^(?=### )/m).filter((text) => text.startsWith('### ')))
+  tables.set(table.slice('### '.length, table.indexOf('\n')), table.trim());
+const records = new Map<string, unknown>();
+const earlier = JSON.parse(await readFile(results, 'utf8')) as { comparisons: { model: string; grid: string }[] };
+for (const record of earlier.comparisons) records.set(keyOf(record.model, record.grid), record);
+
+const models = new Set(earlier.comparisons.map(({ model }) => model));
+for (const grid of grids)
   for (const model of await readdir(join(work, grid)).catch(() => [])) {
     const text = await readFile(join(work, grid, model, 'compare.json'), 'utf8').catch(() => null);
     if (text === null) continue;
     const comparison = JSON.parse(text) as Comparison;
-    tables.push(tableOf(grid, comparison));
-    records.push(recordOf(grid, comparison));
+    models.add(model);
+    tables.set(keyOf(model, grid), tableOf(grid, comparison));
+    records.set(keyOf(model, grid), recordOf(grid, comparison));
   }
-const document = await readFile(page, 'utf8');
-const [before, rest] = document.split(begin);
-const after = rest?.split(end)[1];
-if (before === undefined || after === undefined) throw new Error(`docs/methods.md lacks ${begin} or ${end}`);
-await writeFile(page, `${before}${begin}\n\n${tables.join('\n\n')}\n\n${end}${after}`);
-const lines = records.map((record) => JSON.stringify(record)).join(',\n ');
+const keys = grids.flatMap((grid) => [...models].sort().map((model) => keyOf(model, grid)));
+const ordered = <T>(all: ReadonlyMap<string, T>) => keys.flatMap((key) => all.get(key) ?? []);
+await writeFile(page, `${before}${begin}\n\n${ordered(tables).join('\n\n')}\n\n${end}${after}`);
+const lines = ordered(records)
+  .map((record) => JSON.stringify(record))
+  .join(',\n ');
 await writeFile(results, `{"machine": ${JSON.stringify(machineCard())},\n "comparisons": [\n ${lines}\n]}\n`);

@@ -70,12 +70,3 @@ export function scalingGroups({ heads, kvHeads }: LlamaConfig, block: BlockGraph
     { linears: [down], producer: { linear: up }, part: 'feedForwardOutput', scores: [] },
   ];
 }
-
-/** The two parts of a block that add to the residual stream: their layers, and the one among them whose output is added. */
-export function blockParts(block: BlockGraph): { linears: readonly LinearNode[]; output: LinearNode }[] {
-  const { q, k, v, o, gate, up, down } = rolesOf(block);
-  return [
-    { linears: [q, k, v, o], output: o },
-    { linears: [gate, up, down], output: down },
-  ];
-}

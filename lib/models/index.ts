@@ -1,7 +1,6 @@
 export { type LlamaConfig, parseConfig } from './config.js';
 export {
   type BlockPart,
-  blockParts,
   modelFlow,
   type ScalingGroup,
   type Space,
@@ -39,7 +38,9 @@ export {
   type BlockTape,
   createBlockTape,
   recordBlockBackward,
+  recordBlockForward,
   recordBlockLoss,
+  recordHeadBackward,
 } from './llama-backward.js';
 export { ropeFrequencies, ropeTable } from './rope.js';
 export type { RopeScaling } from './rope-scaling.js';

@@ -51,6 +51,8 @@ export const opIds = {
   squaredError: 28,
   accumulateHeadGrams: 29,
   accumulateAttendedGrams: 30,
+  crossEntropyBackward: 31,
+  accumulateSquares: 32,
 } as const;
 
 /** Calls that answer with numbers and run only asynchronously (binding/tasks.cc). */
@@ -108,6 +110,7 @@ export const taskIds = {
   gptqDynamicPass: 50,
   decoupleqDescend: 51,
   crc32c: 52,
+  weightedSquares: 53,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -228,6 +228,14 @@ export class Program {
   swigluBackward(gate: Tensor, up: Tensor, dy: Tensor, dgate: Tensor, dup: Tensor): this {
     return this.#add('swigluBackward', [gate, up, dy, dgate, dup]);
   }
+  /** Of the sum of `crossEntropy`'s losses: softmax(logits) minus one at the target; zeros where that is negative. dlogits may be logits. */
+  crossEntropyBackward(logits: Tensor, target: Tensor, dlogits: Tensor): this {
+    return this.#add('crossEntropyBackward', [logits, target, dlogits]);
+  }
+  /** sum += x², elementwise. */
+  accumulateSquares(x: Tensor, sum: Tensor): this {
+    return this.#add('accumulateSquares', [x, sum]);
+  }
   /** loss[n] (f64), the mean of (y - target)² over a row, and dy, the derivative of the loss's mean over rows. */
   squaredError(y: Tensor, target: Tensor, loss: Tensor, dy: Tensor): this {
     return this.#add('squaredError', [y, target, loss, dy]);

@@ -1,8 +1,5 @@
 import { join } from 'node:path';
-import { HessianCollector } from '../calibration/index.js';
 import { bytesOf, type QuantizedEntry } from '../formats/index.js';
-import { type BlockGraph, blockParts } from '../models/index.js';
-import type { Weight } from '../ops/index.js';
 import {
   type AllocatedLayer,
   allocateWidths,
@@ -10,24 +7,18 @@ import {
   isPinned,
   measureWidths,
   type Recipe,
-  type Sensitivity,
   storageOf,
   type TensorSource,
   withWidths,
 } from '../quantization/index.js';
-import type { Tensor } from '../tensor/index.js';
-import { ActivationStore } from './activation-store.js';
-import { BlockRunner } from './block-runner.js';
-import { loadBlock } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import { FisherPass } from './fisher.js';
 import type { JobContext } from './layer-writer.js';
 import { entriesOf, linearsOf } from './preflight.js';
 
 /**
- * Chooses the width of every layer within the recipe's budget: the model goes through the calibration text once in full
- * precision, a block in memory at a time, and every layer is measured at every width against its inputs' Hessian. What a
- * width costs is the error that it brings to the residual stream: the layer's relative error times the share of the stream
- * behind the block that its part of the block, attention or feed-forward, has added.
+ * Chooses the width of every layer within the recipe's budget: every layer is rounded at every width, and what a width costs is
+ * the divergence that its errors bring to the model's output, to second order and by the diagonal of the Fisher matrix.
  *
  * @returns the recipe with the chosen widths as overrides.
  * @throws what `checkBudget` throws
@@ -38,37 +29,23 @@ export async function allocate(
   directory: string,
   context: JobContext,
 ): Promise<Recipe> {
-  const { recipe, signal } = context;
+  const { recipe } = context;
   if (!recipe.allocation) return recipe;
-  const { bitsPerWeight } = recipe.allocation;
   const losses = new Map<string, ReadonlyMap<number, number>>();
-  const store = await ActivationStore.create(join(directory, 'allocation.scratch'), signal);
-  const { windows, sequenceLength } = calibration;
-  const runner = new BlockRunner(source.graph.config, sequenceLength, windows.length, store, context);
+  const pass = await FisherPass.create(source, calibration, join(directory, 'allocation.scratch'), context);
   try {
-    using table = await source.load(source.graph.embedding, context);
-    await runner.embed(table, windows, (window) => context.report({ phase: 'embed', window, windows: windows.length }));
-    table.dispose();
-    for (const block of source.graph.blocks) {
-      const weights = await loadBlock(source, block, context);
-      try {
-        const measured = await measureBlock(
-          block,
-          weights,
-          { source, runner, store, windows: windows.length },
-          context,
-        );
-        for (const [name, ofLayer] of measured) losses.set(name, ofLayer);
-      } finally {
-        for (const tensor of weights.values()) tensor.dispose();
+    for await (const { block, weights, fisher } of pass.blocks())
+      for (const { name } of block.linears) {
+        const options = { grid: gridOf(recipe, name), storage: storageOf(recipe), widths: widthsOf(recipe, name) };
+        const measured = { fisher: fisher.get(name)!, tokens: pass.tokens };
+        const call = { ...context, where: name };
+        losses.set(name, await measureWidths(weights.get(name)!, measured, options, call));
       }
-    }
   } finally {
-    runner.dispose();
-    await store.dispose();
+    await pass.dispose();
   }
   const layers = layersWith((name, bits) => losses.get(name)!.get(bits)!, source, recipe);
-  return withWidths(recipe, allocateWidths(layers, bitsPerWeight).widths);
+  return withWidths(recipe, allocateWidths(layers, recipe.allocation.bitsPerWeight).widths);
 }
 
 /**
@@ -109,53 +86,4 @@ function bytesByWidth({ graph }: TensorSource, recipe: Recipe): (name: string, b
     entries.set(bits, atWidth);
     return bytesOf(name, atWidth.get(name)!);
   };
-}
-
-/** The windows on their way through the model. */
-interface Pass {
-  source: TensorSource;
-  runner: BlockRunner;
-  store: ActivationStore;
-  windows: number;
-}
-
-/** Runs the block, and measures its layers: by name, the loss of every width that a layer may have. */
-async function measureBlock(
-  block: BlockGraph,
-  weights: ReadonlyMap<string, Weight>,
-  { source, runner, store, windows }: Pass,
-  context: JobContext,
-): Promise<Map<string, Map<number, number>>> {
-  const { recipe } = context;
-  const collector = new HessianCollector();
-  const losses = new Map<string, Map<number, number>>();
-  const hessians = new Map<string, Tensor>();
-  try {
-    await runner.run(block, weights, {
-      tap: collector.tap,
-      into: store,
-      onWindow: (window) => {
-        collector.ran();
-        const [at, blocks] = [block.index + 1, source.graph.blocks.length];
-        context.report({ phase: 'allocate', block: at, blocks, window, windows });
-      },
-    });
-    const stream = await runner.energy();
-    for (const { linears, output } of blockParts(block)) {
-      const measured = new Map<string, Sensitivity>();
-      for (const { name, input } of linears) {
-        if (!hessians.has(input)) hessians.set(input, collector.take(input).hessian);
-        const options = { grid: gridOf(recipe, name), storage: storageOf(recipe), widths: widthsOf(recipe, name) };
-        const call = { ...context, where: name };
-        measured.set(name, await measureWidths(weights.get(name) as Tensor, hessians.get(input)!, options, call));
-      }
-      const share = measured.get(output.name)!.energy / stream;
-      for (const [name, { errors }] of measured)
-        losses.set(name, new Map([...errors].map(([bits, error]) => [bits, error * share])));
-    }
-    return losses;
-  } finally {
-    for (const hessian of hessians.values()) hessian.dispose();
-    collector.dispose();
-  }
 }

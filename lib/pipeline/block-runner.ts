@@ -12,7 +12,7 @@ import {
   type Tap,
 } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
-import { type BlockSample, energy } from '../quantization/index.js';
+import type { BlockSample } from '../quantization/index.js';
 import { Tensor } from '../tensor/index.js';
 import type { ActivationStore } from './activation-store.js';
 
@@ -103,16 +103,6 @@ export class BlockRunner {
       dispose();
       throw error;
     }
-  }
-
-  /** The sum of squares of the activations in the store. */
-  async energy(): Promise<number> {
-    let sum = 0;
-    for (let window = 0; window < this.windows; window++) {
-      await this.store.read(window, this.#hidden);
-      sum += await energy(this.#hidden, {}, { ...this.options, where: 'activations' });
-    }
-    return sum;
   }
 
   #record(

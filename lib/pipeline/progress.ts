@@ -6,8 +6,15 @@ export type Progress =
   | { phase: 'hash'; file: string; bytes: number; totalBytes: number }
   /** The calibration text was read and cut into windows. */
   | { phase: 'calibrate'; tokens: number; windows: number; sequenceLength: number }
-  /** A window went through a block in full precision, whose layers will be measured at every width. */
-  | { phase: 'allocate'; block: number; blocks: number; window: number; windows: number }
+  /** A window went through a block in full precision, whose layers are measured at every width on the way back. */
+  | {
+      phase: 'allocate';
+      pass: 'forward' | 'backward';
+      block: number;
+      blocks: number;
+      window: number;
+      windows: number;
+    }
   /** A window's tokens became activations. */
   | { phase: 'embed'; window: number; windows: number }
   /** A window went through a block that will be finetuned, in full precision: what comes out is what the block is tuned to. */

@@ -36,7 +36,7 @@ export { type QuantizeOptions, quantize } from './quantize.js';
 export { normalizeRecipe, optionsOf, type Recipe, type RecipeInput, storageOf } from './recipe.js';
 export { findMethod, findSolver, finetunes, lowRanks, solvers, transforms } from './registry.js';
 export { chooseScaleDtype } from './scale-dtype.js';
-export { measureWidths, type Sensitivity } from './sensitivity.js';
+export { measureWidths } from './sensitivity.js';
 export {
   disposeSolved,
   isSequential,

@@ -276,6 +276,12 @@ export async function energy(x: Tensor, { hessian, rowHessian }: Metric, call: C
   return Math.max(0, value);
 }
 
+/** The sum of weights · x², elementwise, both f32 of one shape. */
+export async function weightedSquares(x: Tensor, weights: Tensor, call: Call): Promise<number> {
+  const [value = Number.NaN] = await task('weightedSquares', [x, weights], [], call);
+  return value;
+}
+
 /** The largest magnitude in x, f32 and finite. */
 export async function largestMagnitude(x: Tensor, call: Call): Promise<number> {
   const [largest = Number.NaN] = await task('largestMagnitude', [x], [], call);

@@ -399,6 +399,10 @@ const TaskRow kTasks[] = {
        return decoupleq_descend(context, options, descent, {t[0], t[1]}, t[2], t[3], t[4], t[5]);
      }},
     {"crc32c", 1, 1, checksum},
+    {"weightedSquares", 2, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>& answer) {
+       return weighted_squares(context, call.tensors[0], call.tensors[1], &answer.emplace_back());
+     }},
 };
 
 }  // namespace

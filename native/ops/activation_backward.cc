@@ -68,6 +68,21 @@ Status rope_backward(Context& context, const TensorView& dy, const TensorView& c
   }));
 }
 
+Status accumulate_squares(Context& context, const TensorView& x, const TensorView& sum) {
+  LUTRA_TRY(require_rank(x, 2, "accumulate_squares: x must have 2 dimensions"));
+  LUTRA_TRY(require_rank(sum, 2, "accumulate_squares: sum must have 2 dimensions"));
+  LUTRA_TRY(require_dtype(x, Dtype::kF32, "accumulate_squares: x must be f32"));
+  LUTRA_TRY(require_dtype(sum, Dtype::kF32, "accumulate_squares: sum must be f32"));
+  LUTRA_TRY(require_same_shape(x, sum, "accumulate_squares: shape of sum, against shape of x"));
+  LUTRA_TRY(require_apart(sum, x, "accumulate_squares: sum may not overlap x"));
+  const int64_t n = x.shape[0], d = x.shape[1];
+  const int64_t rows = part_rows(d);
+  return finished(context.parallel(ceil_div(n, rows), [&](int64_t part) {
+    for (int64_t i = part * rows * d; i < std::min(n, (part + 1) * rows) * d; ++i)
+      sum.as<float>()[i] += x.as<float>()[i] * x.as<float>()[i];
+  }));
+}
+
 Status squared_error(Context& context, const TensorView& y, const TensorView& target, const TensorView& loss,
                      const TensorView& dy) {
   for (const TensorView* operand : {&y, &target, &dy}) {

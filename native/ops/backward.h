@@ -36,6 +36,14 @@ Status attention_backward(Context& context, const TensorView& q, const TensorVie
 Status swiglu_backward(Context& context, const TensorView& gate, const TensorView& up, const TensorView& dy,
                        const TensorView& dgate, const TensorView& dup);
 
+// Of the sum over tokens of cross_entropy's losses: dlogits[t] = softmax(logits[t]) - onehot(target[t]), and zeros
+// where target[t] is negative. dlogits may be logits.
+Status cross_entropy_backward(Context& context, const TensorView& logits, const TensorView& target,
+                              const TensorView& dlogits);
+
+// sum += x x, elementwise: the diagonal of a Fisher matrix, gradient by gradient.
+Status accumulate_squares(Context& context, const TensorView& x, const TensorView& sum);
+
 // The loss that a block is tuned by and its derivative: loss[t] = mean over channels of (y - target)^2, f64 [n], and
 // dy = 2 (y - target) / (n d), of the mean over tokens.
 Status squared_error(Context& context, const TensorView& y, const TensorView& target, const TensorView& loss,

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/backward.h"
 #include "ops/indices.h"
 #include "ops/operand.h"
 #include "ops/transformer.h"
@@ -63,6 +64,34 @@ Status cross_entropy(Context& context, const TensorView& logits, const TensorVie
     const int64_t best = largest_index(row, vocab);
     top.as<int32_t>()[t] = static_cast<int32_t>(best);
     loss.as<double>()[t] = wanted[t] < 0 ? 0.0 : log_sum_exp(row, vocab, row[best]) - row[wanted[t]];
+  }));
+}
+
+Status cross_entropy_backward(Context& context, const TensorView& logits, const TensorView& target,
+                              const TensorView& dlogits) {
+  LUTRA_TRY(require_rank(logits, 2, "cross_entropy_backward: logits must have 2 dimensions"));
+  LUTRA_TRY(require_rank(target, 1, "cross_entropy_backward: target must have 1 dimension"));
+  LUTRA_TRY(require_dtype(logits, Dtype::kF32, "cross_entropy_backward: logits must be f32"));
+  LUTRA_TRY(require_dtype(target, Dtype::kI32, "cross_entropy_backward: target must be i32"));
+  LUTRA_TRY(require_rank(dlogits, 2, "cross_entropy_backward: dlogits must have 2 dimensions"));
+  LUTRA_TRY(require_dtype(dlogits, Dtype::kF32, "cross_entropy_backward: dlogits must be f32"));
+  LUTRA_TRY(require_same_shape(logits, dlogits, "cross_entropy_backward: shape of dlogits, against shape of logits"));
+  const int64_t n = logits.shape[0];
+  const int64_t vocab = logits.shape[1];
+  LUTRA_TRY(require_equal(target.shape[0], n, "cross_entropy_backward: elements of target, against rows of logits"));
+  if (n > 0 && (vocab < 1 || vocab > INT32_MAX))
+    return error(Code::kShape, "cross_entropy_backward: columns of logits must be at least 1 and fit 31 bits", vocab,
+                 1);
+  LUTRA_TRY(require_same_or_apart(dlogits, logits, "cross_entropy_backward: dlogits may be logits, or not overlap it"));
+  Indices wanted;
+  LUTRA_TRY(wanted.take(target, INT32_MIN, vocab, "cross_entropy_backward: a target lies outside the vocabulary"));
+  return finished(context.parallel(n, [&](int64_t t) {
+    const float* row = logits.as<float>() + t * vocab;
+    float* out = dlogits.as<float>() + t * vocab;
+    if (wanted[t] < 0) return static_cast<void>(std::fill_n(out, vocab, 0.0F));
+    const double log_sum = log_sum_exp(row, vocab, row[largest_index(row, vocab)]);
+    for (int64_t v = 0; v < vocab; ++v) out[v] = static_cast<float>(std::exp(row[v] - log_sum));
+    out[wanted[t]] -= 1.0F;
   }));
 }
 

@@ -124,6 +124,10 @@ const OpRow kTable[] = {
        return accumulate_attended_grams(c, s.tensors[0], s.tensors[1], s.tensors[2], attention_shape(s, p), whole(s, 4),
                                         s.tensors[3]);
      }},
+    {"crossEntropyBackward", 3, 0, 0,
+     [](C& c, const S& s, const P&) { return cross_entropy_backward(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
+    {"accumulateSquares", 2, 0, 0,
+     [](C& c, const S& s, const P&) { return accumulate_squares(c, s.tensors[0], s.tensors[1]); }},
 };
 
 }  // namespace

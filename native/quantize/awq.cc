@@ -18,7 +18,7 @@ namespace {
 constexpr int kClipSteps = 10;
 constexpr double kClipStep = 0.05;
 
-Status check_weights(Context& context, const GridOptions& options, const TensorView& w, const TensorView& y) {
+Status check_operands(Context& context, const GridOptions& options, const TensorView& w, const TensorView& y) {
   LUTRA_TRY(require_rank(w, 2, "awq: w must have 2 dimensions"));
   LUTRA_TRY(require_dtype(w, Dtype::kF32, "awq: w must be f32"));
   LUTRA_TRY(require_dtype(y, Dtype::kF32, "awq: y must be f32"));
@@ -41,7 +41,7 @@ Trial clipped(const GridOptions& options, double lo, double hi, int64_t index) {
 
 Status round_scaled(Context& context, const GridOptions& options, const TensorView& w, const TensorView& s,
                     const TensorView& y) {
-  LUTRA_TRY(check_weights(context, options, w, y));
+  LUTRA_TRY(check_operands(context, options, w, y));
   LUTRA_TRY(require_rank(s, 1, "awq: s must have 1 dimension"));
   LUTRA_TRY(require_dtype(s, Dtype::kF64, "awq: s must be f64"));
   const int64_t m = w.shape[0], k = w.shape[1];
@@ -79,7 +79,7 @@ Status round_scaled(Context& context, const GridOptions& options, const TensorVi
 
 Status clip_to_hessian(Context& context, const GridOptions& options, const TensorView& w, const TensorView& hessian,
                        const TensorView& y, int64_t* clipped_groups) {
-  LUTRA_TRY(check_weights(context, options, w, y));
+  LUTRA_TRY(check_operands(context, options, w, y));
   const int64_t m = w.shape[0], k = w.shape[1], length = group_length(options.group_size, k);
   const int64_t groups = ceil_div(k, length);
   const int64_t bytes = std::max<int64_t>(m * groups, 1) * static_cast<int64_t>(sizeof(int32_t));

@@ -17,6 +17,8 @@ struct DampedHessian {
 
 // What every pass asks of it, for matrices of k columns.
 Status check_damped(Context& context, const DampedHessian& metric, int64_t k);
+Status check_weights(Context& context, const TensorView& w);  // f32 [m,k], finite
+Status check_finite(Context& context, const TensorView& values, const char* what);
 
 // d (H + diagonal) d^T of every row d of differences f32 [m,k], into values f64 [m]; products in fp32.
 Status damped_form_rows(Context& context, const DampedHessian& metric, const TensorView& differences,

@@ -65,6 +65,22 @@ Status quadratic_form_rows(Context& context, const TensorView& x, const TensorVi
   return ok_status();
 }
 
+Status weighted_squares(Context& context, const TensorView& x, const TensorView& weights, double* value) {
+  const int64_t m = x.rows(), k = x.cols();
+  LUTRA_TRY(check_matrix(x, Dtype::kF32, m, k, "weightedSquares needs f32 [m,k]"));
+  LUTRA_TRY(check_matrix(weights, Dtype::kF32, m, k, "weights of squares must be f32, one an element"));
+  const AlignedBuffer rows(static_cast<size_t>(m) * sizeof(double));
+  if (!rows) return error(Code::kOutOfMemory, "no memory for one number a row", m);
+  LUTRA_TRY(for_rows(context, m, [&](int64_t row) {
+    const float *in = x.as<float>() + row * k, *weight = weights.as<float>() + row * k;
+    double sum = 0.0;
+    for (int64_t i = 0; i < k; ++i) sum += static_cast<double>(weight[i]) * in[i] * in[i];
+    rows.as<double>()[row] = sum;
+  }));
+  *value = total(rows.as<double>(), m);
+  return ok_status();
+}
+
 Status quadratic_form(Context& context, const TensorView& x, const TensorView& hessian, double* value) {
   const AlignedBuffer rows(static_cast<size_t>(x.rows()) * sizeof(double));
   if (!rows) return error(Code::kOutOfMemory, "no memory for one number a row", x.rows());

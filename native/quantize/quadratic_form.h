@@ -14,4 +14,7 @@ Status quadratic_form_rows(Context& context, const TensorView& x, const TensorVi
 // Their sum, tr(x H x^T).
 Status quadratic_form(Context& context, const TensorView& x, const TensorView& hessian, double* value);
 
+// The same with a diagonal metric of its own for every row: the sum of weights[i,j] x[i,j]^2, f32 [m,k] both, in fp64.
+Status weighted_squares(Context& context, const TensorView& x, const TensorView& weights, double* value);
+
 }  // namespace lutra

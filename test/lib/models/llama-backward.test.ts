@@ -5,7 +5,10 @@ import {
   createBlockTape,
   parseConfig,
   recordBlockBackward,
+  recordBlockForward,
   recordBlockLoss,
+  recordHead,
+  recordHeadBackward,
 } from '../../../lib/models/index.js';
 import { Program } from '../../../lib/ops/index.js';
 import { Tensor } from '../../../lib/tensor/index.js';
@@ -108,4 +111,72 @@ it('nothing is to be changed where the output is the target', () => {
       gradient.read().every((slope) => slope === 0),
       name,
     ).toBe(true);
+});
+
+it('goes through blocks and the output layer: the slopes of the text’s loss', () => {
+  const config = parseConfig({ ...base, num_hidden_layers: 2 }, 'config.json');
+  const graph = buildGraph(config);
+  let seed = 1;
+  const random = (name: string) => {
+    const [rows = 1, cols] = graph.shapes.get(name)!;
+    const shape = cols === undefined ? [rows] : [rows, cols];
+    return Tensor.copyOf(normal(rows, cols ?? 1, seed++, cols === undefined ? 1 : 0.4), shape);
+  };
+  const tapes = graph.blocks.map(() => createBlockTape(config, tokens));
+  const weights = graph.blocks.map((block) => new Map(block.tensors.map((name) => [name, random(name)])));
+  const head = { norm: random(graph.finalNorm), lmHead: random(graph.lmHead) };
+  const zeros = (...shape: number[]) => Tensor.zeros('f32', shape);
+  const [normed, dhidden, all] = [zeros(tokens, 24), zeros(tokens, 24), zeros(tokens, 50)];
+  const target = Tensor.copyOf(Int32Array.from({ length: tokens }, (_, t) => (t === tokens - 1 ? -1 : 5 * t)));
+  const losses = Tensor.zeros('f64', [tokens]);
+  tapes[0]!.input.write(normal(tokens, 24, 90));
+
+  using forward = new Program();
+  const record = (program: Program) => {
+    for (const [i, block] of graph.blocks.entries()) {
+      if (i > 0) program.cacheAppend(tapes[i - 1]!.hidden, tapes[i]!.input);
+      recordBlockForward(program, { config, block, weights: weights[i]!, tape: tapes[i]! });
+    }
+  };
+  record(forward);
+  const last = tapes[1]!;
+  recordHead(forward, config, head, { hidden: last.hidden, normed, logits: all, products: {} });
+  forward.crossEntropy(all, target, losses, Tensor.zeros('i32', [tokens]));
+
+  // Logits of four tokens at a time: the last piece is ragged.
+  using backward = new Program();
+  record(backward);
+  const step = { hidden: last.hidden, target, logits: zeros(4, 50), normed, dhidden };
+  recordHeadBackward(backward, config, head, step);
+  const gradients = new Map<string, Tensor>();
+  const seen: string[] = [];
+  for (const i of [1, 0]) {
+    const [block, tape] = [graph.blocks[i]!, tapes[i]!];
+    const own = new Map(block.linears.map(({ name }) => [name, zeros(...graph.shapes.get(name)!)]));
+    for (const [name, gradient] of own) gradients.set(name, gradient);
+    backward.cacheAppend(i === 1 ? dhidden : tapes[1]!.dhidden, tape.dhidden);
+    const options = { toInput: true, onGradient: (name: string) => seen.push(name) };
+    recordBlockBackward(backward, { config, block, weights: weights[i]!, tape }, own, options);
+  }
+  backward.run();
+  expect(seen.sort()).toEqual([...gradients.keys()].sort());
+
+  const loss = () => {
+    forward.run();
+    return (losses.read() as Float64Array).reduce((sum, one) => sum + one, 0);
+  };
+  for (const [name, gradient] of gradients) {
+    const weight = weights.find((one) => one.has(name))!.get(name)!;
+    const start = weight.read() as Float32Array;
+    const slope = gradient.read() as Float32Array;
+    const length = Math.hypot(...slope);
+    const lossAt = (by: number) => {
+      weight.write(start.map((w, i) => w + (by * slope[i]!) / length));
+      const value = loss();
+      weight.write(start);
+      return value;
+    };
+    const by = 2 ** -8;
+    expect((lossAt(by) - lossAt(-by)) / (2 * by) / length, name).toBeCloseTo(1, 2);
+  }
 });

@@ -1,20 +1,23 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
+import { evaluate } from '../../../lib/evaluation/index.js';
 import { readCheckpoint } from '../../../lib/formats/index.js';
+import { loadModel } from '../../../lib/inference/index.js';
 import { type Manifest, quantizeModel } from '../../../lib/pipeline/index.js';
 import { memoryAtRest } from '../../memory-at-rest.js';
+import { describeWithShared, sharedModel, sharedText } from '../../shared-material.js';
 import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
 
 const scratch = scratchDirectory();
 const model = join(scratch, 'model');
 const calibration = { texts: [words(3000)], samples: 4, sequenceLength: 32, seed: 4 };
 
-/** The second block's attention adds most of what the residual stream carries in the end. */
+/** The first block's feed-forward adds next to nothing to the residual stream. */
 beforeAll(() =>
   writeRandomModel(model, {
     edit: (name, values) => {
-      if (name.endsWith('layers.1.self_attn.o_proj.weight')) for (let i = 0; i < values.length; i++) values[i]! *= 12;
+      if (name.endsWith('layers.0.mlp.down_proj.weight')) for (let i = 0; i < values.length; i++) values[i]! /= 64;
     },
   }),
 );
@@ -42,10 +45,41 @@ test('layers get widths within the budget: as stored, in the result and in the m
   }
 });
 
-test('the layers whose errors change the residual stream most are the widest', async () => {
-  const { layers } = await quantizeModel({ model, out: join(scratch, 'widest'), calibration, recipe: recipeOf(3.3) });
-  for (const { name, bits } of layers) if (name.includes('layers.1.self_attn')) expect(bits).toBe(4);
-  expect(layers.some(({ bits }) => bits === 2)).toBe(true);
+test('layers whose errors the output does not feel have the fewest bits', async () => {
+  const { layers } = await quantizeModel({ model, out: join(scratch, 'fewest'), calibration, recipe: recipeOf(3.3) });
+  const [silent, heard] = [true, false].map((wanted) =>
+    layers.filter(({ name }) => name.includes('layers.0.mlp') === wanted).map(({ bits }) => bits),
+  ) as [number[], number[]];
+  expect(silent).toEqual([2, 2, 2]);
+  expect(heard).toContain(3);
+});
+
+describeWithShared('on a trained model', () => {
+  test('the same bits diverge less than at one width everywhere', async () => {
+    const trained = sharedModel('babyllama-tok361');
+    const text = readFileSync(sharedText('tinystories-evaluation.txt'), 'utf8');
+    const separator = '<|endoftext|>';
+    const file = sharedText('tinystories-calibration.txt');
+    using original = await loadModel(trained);
+    const divergence = async (name: string, allocation: object | null) => {
+      const out = join(scratch, name);
+      const recipe = { method: 'rtn', bits: 3, groupSize: 32, allocation };
+      const windows = { file, separator, samples: 16, sequenceLength: 128 };
+      const { bitsPerWeight } = await quantizeModel({
+        model: trained,
+        out,
+        recipe: recipe as never,
+        calibration: windows,
+      });
+      using quantized = await loadModel(out);
+      const { kl } = await evaluate(quantized, { reference: original, text, separator, maxTokens: 1000 });
+      return { bitsPerWeight, mean: kl?.mean };
+    };
+    const uniform = await divergence('uniform', null);
+    const allocated = await divergence('allocated', { bitsPerWeight: uniform.bitsPerWeight });
+    expect(allocated.bitsPerWeight).toBeLessThanOrEqual(uniform.bitsPerWeight);
+    expect(allocated.mean).toBeLessThan(0.9 * uniform.mean!);
+  });
 });
 
 test('overrides pin widths, listed widths are the only others, and transforms and Hessians go with them', async () => {

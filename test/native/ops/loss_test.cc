@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "../operands.h"
+#include "ops/backward.h"
 #include "ops/transformer.h"
 
 using namespace lutra;
@@ -58,6 +59,63 @@ LUTRA_TEST(ops, cross_entropy_refuses) {
   CHECK(cross_entropy(lanes.context, logits.view, target.view, loss.view, loss.view).code == Code::kDtype);
   Operand<float> empty({2, 0});
   CHECK(cross_entropy(lanes.context, empty.view, target.view, loss.view, top.view).code == Code::kShape);
+}
+
+LUTRA_TEST(ops, cross_entropy_backward_is_the_slope_of_cross_entropy) {
+  Lanes one(1), three(3);
+  const int64_t n = 5, vocab = 23;
+  Operand<float> logits({n, vocab}), slope({n, vocab}), slope3({n, vocab}), moved({n, vocab});
+  Operand<int32_t> target({n}), top({n});
+  Operand<double> above({n}), below({n});
+  fill(logits, Distribution::kNormal, 8);
+  for (int32_t t = 0; t < n; ++t) target[static_cast<size_t>(t)] = t == 2 ? -1 : 4 * t;
+  CHECK(cross_entropy_backward(one.context, logits.view, target.view, slope.view).ok());
+  CHECK(cross_entropy_backward(three.context, logits.view, target.view, slope3.view).ok());
+  CHECK(slope.same_bits(slope3));
+  const float step = 0x1p-7f;
+  for (size_t v = 0; v < 23; ++v) {
+    const auto shifted = [&](float by, Operand<double>& loss) {
+      for (size_t i = 0; i < logits.count(); ++i) moved[i] = logits[i] + (i % 23 == v ? by : 0.0f);
+      CHECK(cross_entropy(one.context, moved.view, target.view, loss.view, top.view).ok());
+    };
+    shifted(step, above);
+    shifted(-step, below);
+    // The third derivative of a log-sum-exp is below one.
+    for (size_t t = 0; t < 5; ++t) CHECK_LE(std::fabs((above[t] - below[t]) / (2.0 * step) - slope[t * 23 + v]), 5e-5);
+  }
+  for (size_t t = 0; t < 5; ++t) {
+    double sum = 0;
+    for (size_t v = 0; v < 23; ++v) sum += slope[t * 23 + v];
+    CHECK_LE(std::fabs(sum), 1e-6);
+  }
+  // In place, and far beyond what exp of fp32 holds.
+  for (size_t i = 0; i < logits.count(); ++i) moved[i] = logits[i] * 1024.0f;
+  CHECK(cross_entropy_backward(one.context, moved.view, target.view, moved.view).ok());
+  for (size_t i = 0; i < moved.count(); ++i) CHECK(std::fabs(moved[i]) <= 1.0f);
+  Operand<float> narrow({n, vocab - 1});
+  Operand<int32_t> few({n - 1});
+  CHECK(cross_entropy_backward(one.context, logits.view, target.view, narrow.view).code == Code::kShape);
+  CHECK(cross_entropy_backward(one.context, logits.view, few.view, slope.view).code == Code::kShape);
+  CHECK(cross_entropy_backward(one.context, logits.view, slope.view, slope.view).code != Code::kOk);
+  target[0] = static_cast<int32_t>(vocab);
+  CHECK(cross_entropy_backward(one.context, logits.view, target.view, slope.view).code == Code::kOption);
+}
+
+LUTRA_TEST(ops, squares_are_added_up) {
+  Lanes one(1), three(3);
+  Operand<float> x({70, 1100}), sum({70, 1100}), sum3({70, 1100}), tall({71, 1100});
+  fill(x, Distribution::kNormal, 5);
+  fill(sum, Distribution::kNormal, 6);
+  std::copy(sum.data(), sum.data() + sum.count(), sum3.data());
+  CHECK(accumulate_squares(one.context, x.view, sum.view).ok());
+  CHECK(accumulate_squares(three.context, x.view, sum3.view).ok());
+  CHECK(sum.same_bits(sum3));
+  Operand<float> before({70, 1100});
+  fill(before, Distribution::kNormal, 6);
+  for (size_t i = 0; i < x.count(); ++i)
+    CHECK_LE(std::fabs(sum[i] - (before[i] + static_cast<double>(x[i]) * x[i])), 4e-6 * (1 + x[i] * x[i]));
+  CHECK(accumulate_squares(one.context, x.view, tall.view).code == Code::kShape);
+  CHECK(accumulate_squares(one.context, x.view, x.view).code == Code::kOption);
 }
 
 LUTRA_TEST(ops, kl_divergence_is_a_divergence) {

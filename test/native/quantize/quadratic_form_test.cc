@@ -28,6 +28,34 @@ std::vector<double> gram(int64_t k) {
 
 }  // namespace
 
+LUTRA_TEST(quadratic_form, weighted_squares_are_summed_in_fp64_for_any_number_of_lanes) {
+  const int64_t m = 37, k = 301;
+  Guarded<float> x(static_cast<size_t>(m * k)), weights(static_cast<size_t>(m * k));
+  fill(x.data(), static_cast<size_t>(m * k), Distribution::kOutlier, 1);
+  fill(weights.data(), static_cast<size_t>(m * k), Distribution::kUniform, 2);
+  double expected = 0.0, size = 0.0;
+  for (int64_t i = 0; i < m * k; ++i) {
+    const double one = static_cast<double>(weights[i]) * x[i] * x[i];
+    expected += one;
+    size += std::fabs(one);
+  }
+  double first = 0.0;
+  for (const int lanes : {1, 2, 3}) {
+    ThreadPool pool(lanes);
+    Context context;
+    context.pool = &pool;
+    double value = -1.0;
+    CHECK(weighted_squares(context, view(x.data(), Dtype::kF32, m, k), view(weights.data(), Dtype::kF32, m, k), &value)
+              .ok());
+    CHECK_LE(std::fabs(value - expected), 1e-12 * size);
+    if (lanes == 1) first = value;
+    CHECK(value == first);
+    CHECK(weighted_squares(context, view(x.data(), Dtype::kF32, m, k), view(weights.data(), Dtype::kF32, m, k - 1),
+                           &value)
+              .code == Code::kShape);
+  }
+}
+
 LUTRA_TEST(quadratic_form, equals_the_trace_in_fp64_for_any_number_of_lanes) {
   for (const int64_t m : {1, 5, 40})
     for (const int64_t k : {1, 19, 256, 300}) {
