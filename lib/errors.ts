@@ -19,6 +19,8 @@ export type LutraErrorCode =
   | 'LUTRA_E_MEMORY'
   | 'LUTRA_E_SAME_PATH'
   | 'LUTRA_E_EXISTS'
+  | 'LUTRA_E_RESUME_MISMATCH'
+  | 'LUTRA_E_RESUME_DAMAGED'
   | 'LUTRA_E_UNSUPPORTED_MODEL'
   | 'LUTRA_E_FORMAT_VERSION'
   | 'LUTRA_E_MANIFEST'
@@ -51,6 +53,7 @@ export interface LutraErrorDetails {
 
 /** The one error class of the library; subclasses name the family, `code` names the cause. */
 export class LutraError extends Error {
+  readonly #details: LutraErrorDetails;
   readonly code: LutraErrorCode;
   readonly where: string | undefined;
   readonly found: string | number | undefined;
@@ -59,12 +62,21 @@ export class LutraError extends Error {
 
   constructor(code: LutraErrorCode, details: LutraErrorDetails) {
     super(sentence(details), details.cause === undefined ? undefined : { cause: details.cause });
+    this.#details = details;
     this.name = new.target.name;
     this.code = code;
     this.where = details.where;
     this.found = details.found;
     this.expected = details.expected;
     this.hint = details.hint;
+  }
+
+  /** The same error with more to do about it. */
+  withHint(more: string): LutraError {
+    const { hint } = this;
+    const error = lutraError(this.code, { ...this.#details, hint: hint ? `${hint} ${more}` : more });
+    if (this.stack) error.stack = this.stack.replace(this.message, () => error.message);
+    return error;
   }
 }
 
@@ -101,6 +113,8 @@ const families: Record<LutraErrorCode, typeof LutraError> = {
   LUTRA_E_MEMORY: LutraResourceError,
   LUTRA_E_SAME_PATH: LutraInputError,
   LUTRA_E_EXISTS: LutraInputError,
+  LUTRA_E_RESUME_MISMATCH: LutraInputError,
+  LUTRA_E_RESUME_DAMAGED: LutraFormatError,
   LUTRA_E_UNSUPPORTED_MODEL: LutraInputError,
   LUTRA_E_FORMAT_VERSION: LutraFormatError,
   LUTRA_E_MANIFEST: LutraFormatError,

@@ -6,6 +6,7 @@ import { isLutraErrorCode, LutraError, type LutraErrorCode } from '../lib/errors
 import { planSafetensors, SafetensorsWriter } from '../lib/formats/index.js';
 import {
   loadModel,
+  type Progress,
   type QuantizationJob,
   quantize,
   quantizeModel,
@@ -43,6 +44,13 @@ const damaged = (damage: Damage) => {
   cpSync('model', 'damaged', { recursive: true });
   damages[damage]('damaged');
   return job({ model: 'damaged' });
+};
+/** Leaves a job of which one block is finished. */
+const unfinished = async () => {
+  const onProgress = ({ phase }: Progress) => {
+    if (phase === 'journal') throw new Error('stop');
+  };
+  await job({ onProgress }).catch(() => {});
 };
 
 const objects = scratchDirectory();
@@ -82,6 +90,18 @@ const causes: Record<LutraErrorCode, () => unknown> = {
   LUTRA_E_MEMORY: () => Tensor.zeros('f64', [2 ** 45]),
   LUTRA_E_SAME_PATH: () => job({ out: 'model', overwrite: true }),
   LUTRA_E_EXISTS: () => job({ out: 'empty' }),
+  LUTRA_E_RESUME_MISMATCH: async () => {
+    await unfinished();
+    await job({ recipe: { ...rtn, bits: 2 } });
+  },
+  LUTRA_E_RESUME_DAMAGED: async () => {
+    await unfinished();
+    writeFileSync(
+      'out.partial/journal.json',
+      readFileSync('out.partial/journal.json', 'utf8').replace('"bits":3', '"bits":4'),
+    );
+    await job({});
+  },
   LUTRA_E_UNSUPPORTED_MODEL: () => damaged('an architecture that lutra does not know'),
   LUTRA_E_FORMAT_VERSION: async () => {
     await job({ out: 'damaged' });
@@ -133,7 +153,7 @@ async function raised(code: LutraErrorCode): Promise<LutraError> {
     if (error instanceof LutraError) return error;
     throw error;
   } finally {
-    rmSync('damaged', { recursive: true, force: true });
+    for (const left of ['damaged', 'out.partial']) rmSync(left, { recursive: true, force: true });
   }
   throw new Error('nothing was thrown');
 }

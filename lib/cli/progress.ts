@@ -64,6 +64,10 @@ function describe(event: Event): { what: string; share: number } {
       return { what: `checking ${event.layer}`, share: event.index / event.layers };
     case 'hash':
       return { what: `hashing ${event.file}`, share: event.totalBytes ? event.bytes / event.totalBytes : 1 };
+    case 'resume':
+      return { what: `going on behind ${blockOf(event)}`, share: shareOf(event, 1) };
+    case 'journal':
+      return { what: `${blockOf(event)}: on the disk`, share: shareOf(event, 1) };
     case 'calibrate':
       return { what: `calibrating on ${counted(event.windows, 'window')} of ${event.sequenceLength} tokens`, share: 0 };
     case 'embed':

@@ -1,6 +1,12 @@
 import type { Command } from 'commander';
 import { readSettings } from '../formats/index.js';
-import { type QuantizationJob, type QuantizationResult, quantizeModel, recordedJob } from '../pipeline/index.js';
+import {
+  type Progress,
+  type QuantizationJob,
+  type QuantizationResult,
+  quantizeModel,
+  recordedJob,
+} from '../pipeline/index.js';
 import { type RecipeInput, solvers } from '../quantization/index.js';
 import {
   type CommonOptions,
@@ -12,7 +18,7 @@ import {
   withCommonOptions,
 } from './command.js';
 import { progressReporter } from './progress.js';
-import { megabytes, table } from './table.js';
+import { counted, megabytes, table } from './table.js';
 
 interface QuantizeOptions extends CommonOptions {
   out: string;
@@ -30,6 +36,7 @@ interface QuantizeOptions extends CommonOptions {
   seed?: number;
   threads: number;
   overwrite?: boolean;
+  resume: boolean;
   strict?: boolean;
   shardSize?: number;
 }
@@ -53,6 +60,7 @@ export function registerQuantize(program: Command): void {
     .addOption(threadsOption())
     .option('--shard-size <GB>', 'largest file of the output (default: 5)', realNumber(0.001))
     .option('--overwrite', 'replace an existing output')
+    .option('--no-resume', 'start afresh where a run of this job has left unfinished work')
     .option('--strict', 'fail on the first warning of a layer instead of recording it')
     .action((modelDir: string, options: QuantizeOptions, command: Command) => {
       checkRecipeOptions(options, command);
@@ -89,13 +97,31 @@ function checkRecipeOptions(options: QuantizeOptions, command: Command): void {
 
 async function run(model: string, options: QuantizeOptions, { signal }: Invocation): Promise<QuantizationResult> {
   const progress = progressReporter();
+  const resumeHint = `go on with: ${commandLine()}`;
+  let kept = '';
   try {
-    const { out, overwrite, strict, threads } = options;
-    const run = { model, out, overwrite, strict, threads, signal, onProgress: progress.report };
+    const { out, overwrite, resume, strict, threads } = options;
+    const onProgress = (event: Progress) => {
+      if (event.phase === 'journal' || event.phase === 'resume') kept = keptOf(event);
+      progress.report(event);
+    };
+    const run = { model, out, overwrite, resume, resumeHint, strict, threads, signal, onProgress };
     return await quantizeModel(await jobOf(options, run));
+  } catch (error) {
+    if (kept && error === signal.reason && error instanceof Error) error.message += `. ${kept}: ${resumeHint}`;
+    throw error;
   } finally {
     progress.stop();
   }
+}
+
+const keptOf = ({ block, blocks }: { block: number; blocks: number }) => `${block} of ${blocks} blocks are kept`;
+
+/** The command that goes on with this one's work. */
+function commandLine(): string {
+  const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+  const words = process.argv.slice(2).filter((word) => word !== '--no-resume');
+  return ['lutra', ...words.map(quoted)].join(' ');
 }
 
 async function jobOf(options: QuantizeOptions, run: Omit<QuantizationJob, 'recipe'>): Promise<QuantizationJob> {
@@ -138,5 +164,7 @@ function render(result: QuantizationResult): string {
     `${result.bitsPerParameter.toFixed(3)} bits per parameter, ${result.seconds.toFixed(1)} s, ` +
     `peak memory ${megabytes(result.peakRssBytes)}`;
   const head = ['layer', 'relative error', 'held out', 'damping', 'dead', 'tokens'];
-  return [table(head, rows), ...warnings, ...tuned, summary].join('\n');
+  const resumed =
+    result.resumedBlocks > 0 ? [`${counted(result.resumedBlocks, 'block')} taken over from an earlier run`] : [];
+  return [table(head, rows), ...warnings, ...tuned, ...resumed, summary].join('\n');
 }

@@ -115,7 +115,7 @@ async function run(
     const { code, message } = error;
     return { ...plan, measured: null, error: { code, message } };
   } finally {
-    await rm(job.scratch, { recursive: true, force: true });
+    for (const left of [job.scratch, `${job.scratch}.partial`]) await rm(left, { recursive: true, force: true });
   }
 }
 
@@ -130,6 +130,8 @@ async function measure(
   const { bitsPerWeight, seconds, layers } = await quantizeModel({
     ...{ model, out: scratch, recipe: recipe as Recipe, threads, signal, onProgress },
     calibration: calibrationOf(job, seed),
+    // The histograms need every layer of the run, and no later run has use for a part of this one.
+    resume: false,
     onLayer: (layer) => histograms.add(layer, signal),
   });
   using quantized = await loadModel(scratch, { mode, threads, signal });

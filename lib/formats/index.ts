@@ -1,3 +1,5 @@
+export { damagedWork } from './damaged-work.js';
+export { replaceFile } from './durable.js';
 export { hashFile } from './hash-file.js';
 export { readJsonObject, readModelJson, readOptionalModelJson } from './json-file.js';
 export { defaultLimits, type ReadLimits } from './limits.js';
@@ -10,14 +12,16 @@ export {
   CheckpointWriter,
   checksumText,
   formatVersion,
+  OutputDirectory,
   type Outputs,
   planCheckpoint,
   type QuantizationConfig,
   type QuantizedEntry,
   readCheckpoint,
+  requireRoom,
   type StoredRecipe,
 } from './lutra/index.js';
-export { containedFile } from './open-file.js';
+export { containedFile, readSmallFile } from './open-file.js';
 export {
   crc32c,
   defaultShardBytes,

@@ -1,22 +1,31 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { lutraError } from '../errors.js';
+import { damagedWork, onFile } from '../formats/index.js';
 import { addon, cancellable, taskIds } from '../native/index.js';
 import type { Tensor } from '../tensor/index.js';
+
+/** Activations by window, f32 [sequenceLength, hiddenSize] each. */
+export interface Activations {
+  /** Fills `hidden` with the window's. */
+  read(window: number, hidden: Tensor): Promise<void>;
+  write(window: number, hidden: Tensor): Promise<void>;
+}
 
 /**
  * The activations between two blocks, f32 [sequenceLength, hiddenSize] a window, in a scratch file: 128 windows of 2,048
  * tokens of a 2,048-wide model are 2.1 GB that need not be memory.
  */
-export class ActivationStore {
+export class ActivationStore implements Activations {
   private constructor(
     private readonly file: FileHandle,
-    private readonly path: string,
+    readonly path: string,
     private readonly signal: AbortSignal | undefined,
   ) {}
 
+  /** An empty file. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
   static async create(path: string, signal: AbortSignal | undefined): Promise<ActivationStore> {
     try {
-      return new ActivationStore(await open(path, 'wx+'), path, signal);
+      return new ActivationStore(await open(path, 'w+'), path, signal);
     } catch (cause) {
       const { code, message } = cause as NodeJS.ErrnoException;
       const full = code === 'ENOSPC' || code === 'EDQUOT';
@@ -26,6 +35,17 @@ export class ActivationStore {
         cause,
       });
     }
+  }
+
+  /** The file of an earlier run. @throws `LUTRA_E_RESUME_DAMAGED` where it is not of `bytes` */
+  static async open(path: string, bytes: number, signal: AbortSignal | undefined): Promise<ActivationStore> {
+    const file = await open(path, 'r+').catch((cause) => {
+      throw damagedWork(path, 'the activations of the unfinished job cannot be opened', cause);
+    });
+    const { size } = await file.stat();
+    if (size === bytes) return new ActivationStore(file, path, signal);
+    await file.close();
+    throw damagedWork(path, 'the activations have another size');
   }
 
   /** Fills `hidden` with what `write` put at this window. */
@@ -47,9 +67,18 @@ export class ActivationStore {
     );
   }
 
+  /** Brings everything to the disk. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+  async sync(): Promise<void> {
+    await onFile(this.path, () => this.file.sync());
+  }
+
+  async close(): Promise<void> {
+    await this.file.close();
+  }
+
   /** Closes and removes the file. */
   async dispose(): Promise<void> {
-    await this.file.close();
+    await this.close();
     await rm(this.path, { force: true });
   }
 }

@@ -14,7 +14,7 @@ import {
 import { Program, type Weight } from '../ops/index.js';
 import type { BlockSample } from '../quantization/index.js';
 import { Tensor } from '../tensor/index.js';
-import type { ActivationStore } from './activation-store.js';
+import type { Activations } from './activation-store.js';
 
 export interface RunOptions {
   threads: number;
@@ -29,7 +29,7 @@ export interface BlockPass {
   /** Nothing of the block is run but what `attentionTap` sees; not with `into`. */
   attentionOnly?: boolean | undefined;
   /** Where the block's results go: the runner's own store makes them the next inputs. */
-  into?: ActivationStore | undefined;
+  into?: Activations | undefined;
   /** Called when a window, counted from 1, is through. */
   onWindow(window: number): void;
 }
@@ -45,7 +45,7 @@ export class BlockRunner {
     private readonly config: LlamaConfig,
     readonly sequenceLength: number,
     private readonly windows: number,
-    private readonly store: ActivationStore,
+    private readonly store: Activations,
     private readonly options: RunOptions,
   ) {
     this.#hidden = Tensor.zeros('f32', [sequenceLength, config.hiddenSize]);

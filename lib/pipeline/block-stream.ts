@@ -2,22 +2,36 @@ import { prepareInputs, type TensorSource } from '../quantization/index.js';
 import { BlockRunner } from './block-runner.js';
 import { type ActivationStores, type BlockWork, loadBlock } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import type { ActivationRecord, Journal } from './journal.js';
 import type { JobContext, LayerWriter } from './layer-writer.js';
 import { quantizeBlock } from './solve-block.js';
 import { transformBlock } from './transform-block.js';
 
+/** What the blocks of a job are taken through with. */
+export interface BlockStream {
+  source: TensorSource;
+  layers: LayerWriter;
+  /** Where every block is recorded when it is finished; those that are recorded already are left out. */
+  journal: Journal;
+  context: JobContext;
+}
+
 /** Methods that need no statistics: one matrix after another. */
-export async function streamMatrices(source: TensorSource, layers: LayerWriter, context: JobContext): Promise<void> {
+export async function streamMatrices({ source, layers, journal, context }: BlockStream): Promise<void> {
   const { recipe } = context;
+  const { blocks } = source.graph;
   const prepared = await prepareInputs(recipe, {}, { ...context, where: recipe.solver.method });
   const inputs = { ...prepared, statistics: {}, tokens: null };
   try {
-    for (const block of source.graph.blocks)
+    for (const block of blocks.slice(journal.blocks.length)) {
       for (const node of block.linears) {
         using w = await source.load(node.name, context);
         using solved = await layers.solve(block, node, w, inputs);
         (await layers.write(solved)).dispose();
       }
+      await journal.add(await layers.finishBlock(), null);
+      context.report({ phase: 'journal', block: block.index + 1, blocks: blocks.length });
+    }
   } finally {
     prepared.release();
   }
@@ -29,21 +43,16 @@ export async function streamMatrices(source: TensorSource, layers: LayerWriter, 
  * 2210.17323, section 4). One block of weights is in memory at a time.
  */
 export async function streamBlocks(
-  source: TensorSource,
-  layers: LayerWriter,
+  { source, layers, journal, context }: BlockStream,
   calibration: CalibrationInputs,
   stores: ActivationStores,
-  context: JobContext,
 ): Promise<void> {
   const { graph } = source;
   const { windows, sequenceLength } = calibration;
   const runner = new BlockRunner(graph.config, sequenceLength, windows.length, stores.inputs, context);
   try {
-    using table = await source.load(graph.embedding, context);
-    await runner.embed(table, windows, (window) => context.report({ phase: 'embed', window, windows: windows.length }));
-    await stores.heldOut?.embed(table);
-    table.dispose();
-    for (const block of graph.blocks) {
+    if (journal.blocks.length === 0) await embed(source, { runner, windows, stores }, context);
+    for (const block of graph.blocks.slice(journal.blocks.length)) {
       const weights = await loadBlock(source, block, context);
       try {
         const step = { block: block.index + 1, blocks: graph.blocks.length, windows: windows.length };
@@ -54,12 +63,9 @@ export async function streamBlocks(
         await quantizeBlock(work);
         await meter?.measure(weights, layers);
         await layers.writeDense(block.tensors, weights);
-        if (step.block === step.blocks) continue;
-        await runner.run(block, weights, {
-          into: stores.inputs,
-          onWindow: (window) => context.report({ phase: 'advance', ...step, window }),
-        });
-        await stores.heldOut?.advance(block, weights);
+        const activations = step.block < step.blocks ? await advance(work) : null;
+        await journal.add(await layers.finishBlock(), activations);
+        context.report({ phase: 'journal', block: step.block, blocks: step.blocks });
       } finally {
         for (const tensor of weights.values()) tensor.dispose();
       }
@@ -67,6 +73,28 @@ export async function streamBlocks(
   } finally {
     runner.dispose();
   }
+}
+
+async function embed(
+  source: TensorSource,
+  { runner, windows, stores }: Pick<BlockWork, 'runner' | 'stores'> & Pick<CalibrationInputs, 'windows'>,
+  context: JobContext,
+): Promise<void> {
+  using table = await source.load(source.graph.embedding, context);
+  await runner.embed(table, windows, (window) => context.report({ phase: 'embed', window, windows: windows.length }));
+  stores.inputs.advance();
+  await stores.heldOut?.embed(table);
+}
+
+/** Feeds the next block with what the quantized one makes of its inputs; on the disk, too. */
+async function advance({ block, weights, runner, stores, context, step }: BlockWork): Promise<ActivationRecord> {
+  await runner.run(block, weights, {
+    into: stores.inputs,
+    onWindow: (window) => context.report({ phase: 'advance', ...step, window }),
+  });
+  stores.inputs.advance();
+  const inputs = await stores.inputs.sync();
+  return { inputs, heldOut: (await stores.heldOut?.advance(block, weights)) ?? null };
 }
 
 /** Keeps what the original block makes of its inputs, where that is what finetuning aims at. */

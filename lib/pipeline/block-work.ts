@@ -2,6 +2,7 @@ import type { BlockGraph } from '../models/index.js';
 import type { Weight } from '../ops/index.js';
 import { asFloat32, type TensorSource } from '../quantization/index.js';
 import type { Tensor } from '../tensor/index.js';
+import type { ActivationGenerations } from './activation-generations.js';
 import type { ActivationStore } from './activation-store.js';
 import type { BlockRunner } from './block-runner.js';
 import type { HeldOutWindows } from './held-out.js';
@@ -9,7 +10,7 @@ import type { JobContext, LayerWriter } from './layer-writer.js';
 
 /** What enters the block at hand; where blocks are finetuned, what the original block makes of that; and what is held out. */
 export interface ActivationStores {
-  inputs: ActivationStore;
+  inputs: ActivationGenerations;
   targets: ActivationStore | null;
   heldOut: HeldOutWindows | null;
 }

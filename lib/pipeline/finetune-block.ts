@@ -1,14 +1,14 @@
 import { findMethod, finetunes, optionsOf, type SolvedLayer } from '../quantization/index.js';
 import type { Tensor } from '../tensor/index.js';
-import type { ActivationStore } from './activation-store.js';
+import type { Activations } from './activation-store.js';
 import type { BlockWork } from './block-work.js';
 import type { SolvedNode } from './layer-writer.js';
 
 /** A block whose linear layers are all solved; what enters it, and what the original block makes of that. */
 export interface SolvedBlock {
   solved: readonly SolvedNode[];
-  inputs: ActivationStore;
-  targets: ActivationStore;
+  inputs: Activations;
+  targets: Activations;
 }
 
 /** Runs the recipe's finetuning methods, one after the other, on the values of the layers and the block's norms. */

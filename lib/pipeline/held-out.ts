@@ -1,10 +1,9 @@
-import { join } from 'node:path';
 import { HessianCollector } from '../calibration/index.js';
 import type { BlockGraph, LlamaConfig } from '../models/index.js';
 import type { Weight } from '../ops/index.js';
 import { proxyLoss } from '../quantization/index.js';
 import type { Tensor } from '../tensor/index.js';
-import { ActivationStore } from './activation-store.js';
+import { ActivationGenerations, type Checksums, type KeptActivations } from './activation-generations.js';
 import { BlockRunner } from './block-runner.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import type { JobContext, LayerWriter } from './layer-writer.js';
@@ -19,20 +18,21 @@ type Weights = ReadonlyMap<string, Weight>;
 export class HeldOutWindows {
   private constructor(
     private readonly runner: BlockRunner,
-    private readonly store: ActivationStore,
+    private readonly store: ActivationGenerations,
     private readonly windows: readonly Int32Array[],
     private readonly context: JobContext,
   ) {}
 
-  /** Null where none are held out. @param directory for a scratch file */
+  /** Null where none are held out. @param directory for scratch files */
   static async create(
     config: LlamaConfig,
     { heldOut, sequenceLength }: CalibrationInputs,
-    directory: string,
+    { directory, kept }: { directory: string; kept: KeptActivations | null },
     context: JobContext,
   ): Promise<HeldOutWindows | null> {
     if (!heldOut.length) return null;
-    const store = await ActivationStore.create(join(directory, 'held-out.scratch'), context.signal);
+    const shape = { sequenceLength, hiddenSize: config.hiddenSize };
+    const store = await ActivationGenerations.open(directory, 'held-out', { shape, kept, signal: context.signal });
     return new HeldOutWindows(
       new BlockRunner(config, sequenceLength, heldOut.length, store, context),
       store,
@@ -43,6 +43,7 @@ export class HeldOutWindows {
 
   async embed(table: Tensor): Promise<void> {
     await this.runner.embed(table, this.windows, () => {});
+    this.store.advance();
   }
 
   /** Looks at a block before it is quantized. @param runner of the calibration windows */
@@ -59,14 +60,16 @@ export class HeldOutWindows {
     }
   }
 
-  /** Feeds the next block. */
-  async advance(block: BlockGraph, weights: Weights): Promise<void> {
+  /** Feeds the next block, on the disk, too. */
+  async advance(block: BlockGraph, weights: Weights): Promise<Checksums> {
     await this.runner.run(block, weights, { into: this.store, onWindow: () => {} });
+    this.store.advance();
+    return await this.store.sync();
   }
 
-  async dispose(): Promise<void> {
+  async close(): Promise<void> {
     this.runner.dispose();
-    await this.store.dispose();
+    await this.store.close();
   }
 }
 

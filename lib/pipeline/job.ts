@@ -27,6 +27,13 @@ export interface QuantizationJob {
   calibration?: CalibrationJob | undefined;
   /** Replaces an existing output directory, when everything else has succeeded. */
   overwrite?: boolean | undefined;
+  /**
+   * Whether the work of an earlier run of the same job, one that failed, was aborted or was killed, is gone on with; it is by
+   * default. False starts afresh, and removes that work first. A run that ends leaves `<out>.partial` once a block is finished.
+   */
+  resume?: boolean | undefined;
+  /** What errors say behind "2 of 4 blocks are kept"; by default, to call quantizeModel again with the same job. */
+  resumeHint?: string | undefined;
   /** Fails with `LUTRA_E_STRICT` on the first warning of a layer, instead of recording it. */
   strict?: boolean | undefined;
   /** Lanes to use at most; the whole pool by default. Never changes the output. */
@@ -34,7 +41,7 @@ export interface QuantizationJob {
   signal?: AbortSignal | undefined;
   /** Called with every step; never after the job has settled. */
   onProgress?: ((event: Progress) => void) | undefined;
-  /** Called, and awaited, with every layer that is written. */
+  /** Called, and awaited, with every layer that is written in this run; not with those that are taken over. */
   onLayer?: ((layer: QuantizedLayer) => Promise<void> | void) | undefined;
   /** Bytes that a shard may hold, 5 GB by default. */
   shardBytes?: number | undefined;
@@ -87,6 +94,9 @@ export interface FinetuneResult extends FinetuneReport {
   method: string;
 }
 
+/** What became of every part of the model. */
+export type JobResults = Pick<QuantizationResult, 'layers' | 'transforms' | 'finetune'>;
+
 export interface QuantizationResult {
   out: string;
   /** Bytes of all tensors as they are stored. */
@@ -96,6 +106,8 @@ export interface QuantizationResult {
   seconds: number;
   /** Largest resident memory of this process so far. */
   peakRssBytes: number;
+  /** Blocks that were taken over from an earlier run of the job. */
+  resumedBlocks: number;
   layers: LayerResult[];
   /** Of every block in turn; empty where the recipe has no transform of blocks. */
   transforms: TransformResult[];

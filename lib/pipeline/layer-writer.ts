@@ -18,6 +18,7 @@ import {
 } from '../quantization/index.js';
 import { type Dtype, type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { FinetuneResult, LayerResult, QuantizedLayer, TransformResult } from './job.js';
+import type { FinishedBlock } from './journal.js';
 import type { Progress } from './progress.js';
 
 /** What the parts of a job share. */
@@ -45,12 +46,14 @@ export interface SolvedNode extends SolvedMatrix {
   [Symbol.dispose](): void;
 }
 
-/** Solves layers, packs and writes each to the checkpoint and keeps its report. */
+/** Solves layers, packs and writes each to the checkpoint and keeps its report until the block is finished. */
 export class LayerWriter {
-  readonly results: LayerResult[] = [];
+  readonly #layers: LayerResult[] = [];
   readonly transforms: TransformResult[] = [];
   readonly finetune: FinetuneResult[] = [];
   readonly #dense: Map<string, Dtype>;
+  /** Tensors of finished blocks. */
+  readonly #finished = new Set<string>();
   #solved = 0;
 
   constructor(
@@ -62,6 +65,30 @@ export class LayerWriter {
     dense: ReadonlyMap<string, Dtype>,
   ) {
     this.#dense = new Map(dense);
+  }
+
+  /** Leaves out what an earlier run has written of finished blocks. */
+  takeOver(blocks: readonly FinishedBlock[]): void {
+    for (const { layers, tensors } of blocks) {
+      this.#solved += layers.length;
+      for (const name of Object.keys(tensors)) {
+        this.#dense.delete(name);
+        this.#finished.add(name);
+      }
+    }
+  }
+
+  /** Ends a block: brings it to the disk. @returns what was written since the last one, and the reports of it */
+  async finishBlock(): Promise<FinishedBlock> {
+    await this.writer.sync();
+    const tensors = Object.fromEntries([...this.writer.checksums].filter(([name]) => !this.#finished.has(name)));
+    for (const name of Object.keys(tensors)) this.#finished.add(name);
+    return {
+      layers: this.#layers.splice(0),
+      transforms: this.transforms.splice(0),
+      finetune: this.finetune.splice(0),
+      tensors,
+    };
   }
 
   /** @throws `LUTRA_E_STRICT` for a warning in a strict job, and what the method throws */
@@ -100,20 +127,20 @@ export class LayerWriter {
     };
     try {
       if (this.context.strict) refuseWarnings(node.name, report.warnings);
+      this.#solved += 1;
+      this.context.report({
+        phase: 'quantize',
+        block: block.index + 1,
+        blocks: this.blocks,
+        layer: node.name,
+        index: this.#solved,
+        layers: this.layers,
+        relativeError: report.relativeError,
+      });
     } catch (error) {
       dispose();
       throw error;
     }
-    this.#solved += 1;
-    this.context.report({
-      phase: 'quantize',
-      block: block.index + 1,
-      blocks: this.blocks,
-      layer: node.name,
-      index: this.#solved,
-      layers: this.layers,
-      relativeError: report.relativeError,
-    });
     return { ...solved, node, original, [Symbol.dispose]: dispose };
   }
 
@@ -134,7 +161,7 @@ export class LayerWriter {
       tensor.dispose();
       throw error;
     }
-    this.results.push({ name, ...grid, ...report, tokens, calibrationError: null, heldOutError: null });
+    this.#layers.push({ name, ...grid, ...report, tokens, calibrationError: null, heldOutError: null });
     return tensor;
   }
 
@@ -165,7 +192,7 @@ export class LayerWriter {
 
   /** Adds to the report of a layer that is written. */
   record(name: string, measured: Pick<LayerResult, 'calibrationError' | 'heldOutError'>): void {
-    const result = this.results.find((one) => one.name === name);
+    const result = this.#layers.find((one) => one.name === name);
     if (result) Object.assign(result, measured);
   }
 }

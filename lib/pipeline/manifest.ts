@@ -13,7 +13,8 @@ import {
 import { addon } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
-import type { FinetuneResult, LayerResult, TransformResult } from './job.js';
+import type { FinetuneResult, JobResults, LayerResult, TransformResult } from './job.js';
+import type { JobIdentity } from './job-identity.js';
 import type { Progress } from './progress.js';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
@@ -40,8 +41,12 @@ export interface Manifest {
 /** What wrote a result. */
 export const provenance = (): Manifest['lutra'] => ({ version, formatVersion, isa: addon().describe().isa });
 
-export function manifestOf(parts: Omit<Manifest, 'lutra'>): Manifest {
-  return { lutra: provenance(), ...parts };
+export function manifestOf(
+  { lutra, recipe, calibration, shardBytes, inputs }: JobIdentity,
+  { layers, transforms, finetune }: JobResults,
+  outputs: Outputs,
+): Manifest {
+  return { lutra, recipe, calibration, shardBytes, inputs, layers, transforms, finetune, outputs };
 }
 
 /** Hashes every file of the model that the checkpoint is made from. @throws `LUTRA_E_HEADER` where one lies elsewhere, `LUTRA_E_IO` */

@@ -4,6 +4,8 @@ export type Progress =
   | { phase: 'preflight'; layer: string; index: number; layers: number }
   /** An input file is being hashed: `bytes` of the `totalBytes` of all of them are done. */
   | { phase: 'hash'; file: string; bytes: number; totalBytes: number }
+  /** Blocks that an earlier run of the job has finished are taken over: the first of what comes is the one behind them. */
+  | { phase: 'resume'; block: number; blocks: number }
   /** The calibration text was read and cut into windows. */
   | { phase: 'calibrate'; tokens: number; windows: number; sequenceLength: number }
   /** A window went through a block in full precision, whose layers are measured at every width on the way back. */
@@ -37,6 +39,8 @@ export type Progress =
   | { phase: 'finetune'; block: number; blocks: number; method: string; epoch: number; epochs: number; loss: number }
   /** A window went through the quantized block. */
   | { phase: 'advance'; block: number; blocks: number; window: number; windows: number }
+  /** Everything of a block is on the disk: a run that ends from here on, and is begun again, goes on behind it. */
+  | { phase: 'journal'; block: number; blocks: number }
   /** The tensors that stay as they are are being copied and everything is brought to disk. */
   | { phase: 'finish' };
 

@@ -1,6 +1,7 @@
 export { Checkpoint, type CheckpointTensor, readCheckpoint } from './checkpoint.js';
+export { type ClaimOptions, OutputDirectory } from './output-directory.js';
 export { checksumText, type Outputs } from './outputs.js';
 export { bytesOf } from './parts.js';
 export { type CheckpointPlan, type CheckpointPlanOptions, planCheckpoint, type StoredRecipe } from './plan.js';
 export { formatVersion, type QuantizationConfig, type QuantizedEntry } from './quantization-config.js';
-export { CheckpointWriter } from './writer.js';
+export { CheckpointWriter, requireRoom } from './writer.js';

@@ -1,91 +1,183 @@
-import { lstat, mkdir, open, readdir, realpath, rename, rm, rmdir, stat, statfs } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { lutraError } from '../../errors.js';
-import { readSmallFile } from '../open-file.js';
+import { syncDirectory } from '../durable.js';
 import { fromSystem, onFile } from '../system-error.js';
-import { markDirectory, removeLeftover } from './job-mark.js';
+import { isMark, markDirectory, releaseMark, takeOver } from './job-mark.js';
+import { exists, requireOther, requireReplaceable, requireSpace } from './output-path.js';
+
+export interface ClaimOptions {
+  source: string;
+  /** Whether an output that is there may be replaced in the end; only an empty directory or a lutra checkpoint ever is. */
+  overwrite: boolean;
+  /** What to do with work of a job that is no more: go on with it where there is a journal, or remove it. */
+  leftover: 'resume' | 'remove';
+}
 
 /**
- * A directory that comes into being as a whole: everything is written into `<out>.partial`, which takes the final name when it
- * is complete and on the disk, or disappears. A mark in it names the job, so that no other job takes it for a leftover.
+ * A directory that comes into being as a whole. A job works in `<out>.partial`: a mark there names the job, so that no other
+ * takes it for a leftover; the checkpoint grows in a directory of its own, which takes the final name when it is complete and
+ * on the disk; beside it lie scratch files and the journal, which stay until then.
  */
 export class OutputDirectory {
+  /** What an earlier run has left: nothing of use, work to go on with, or an output that has its name already. */
+  leftover: 'none' | 'unfinished' | 'published' = 'none';
   #settled = false;
   #mark = '';
 
   private constructor(
     readonly path: string,
-    /** Where to write. */
-    readonly partial: string,
+    /** The job's own directory. */
+    readonly work: string,
     /** The outermost directory that had to be made for it, if any. */
     private readonly made: string | undefined,
   ) {}
 
+  /** Where the checkpoint grows; not made by `claim`. */
+  get checkpoint(): string {
+    return join(this.work, 'checkpoint');
+  }
+
+  /** The file that tells how far the work is. */
+  get journal(): string {
+    return join(this.work, 'journal.json');
+  }
+
+  /** The output that was there before, while the new one takes its place. */
+  get #replaced(): string {
+    return join(this.work, 'replaced');
+  }
+
   /**
-   * Claims `out`. An output that exists is replaced only with `overwrite`, and only where it is empty or a lutra checkpoint;
-   * a partial one is removed only with `overwrite`, and only where the job that marked it is no more.
+   * Claims `out` and its work directory.
    *
-   * @throws `LUTRA_E_SAME_PATH` where `out` is the source or holds it, `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL` where fewer than
-   *   `bytes` are free, `LUTRA_E_IO`
+   * @throws `LUTRA_E_SAME_PATH` where `out` is the source or holds it; `LUTRA_E_EXISTS` where it may not be replaced, another job
+   *   is writing it, or what lies at its work directory is no job's; `LUTRA_E_IO`
    */
-  static async claim(
-    out: string,
-    options: { source: string; overwrite: boolean; bytes: number },
-  ): Promise<OutputDirectory> {
+  static async claim(out: string, { source, overwrite, leftover }: ClaimOptions): Promise<OutputDirectory> {
     const path = resolve(out);
-    const partial = `${path}.partial`;
-    for (const target of [path, partial]) await requireOther(target, options.source);
-    await requireReplaceable(path, options.overwrite);
+    const work = `${path}.partial`;
+    for (const target of [path, work]) await requireOther(target, source);
+    if (!(await exists(work))) await requireReplaceable(path, overwrite);
     const made = await onFile(path, () => mkdir(dirname(path), { recursive: true }));
-    const claimed = new OutputDirectory(path, partial, made);
+    const claimed = new OutputDirectory(path, work, made);
     try {
-      await requireSpace(dirname(path), options.bytes);
-      if (options.overwrite && (await exists(partial))) await removeLeftover(partial);
-      await claimPartial(partial);
+      await claimed.#claimWork();
     } catch (error) {
       await claimed.#removeParents();
       throw error;
     }
     try {
-      claimed.#mark = await markDirectory(partial);
+      await claimed.#assess();
+      if (leftover === 'remove' || claimed.leftover === 'none') await claimed.#empty();
+      if (claimed.leftover !== 'published') await requireReplaceable(path, overwrite);
       return claimed;
     } catch (error) {
-      await claimed.discard();
+      await claimed.leave();
       throw error;
     }
   }
 
-  /** Gives the partial directory, synced file by file already, its final name. */
-  async publish(): Promise<void> {
-    await onFile(this.#mark, () => rm(this.#mark));
-    await syncDirectory(this.partial);
-    await onFile(this.path, async () => {
-      if (await exists(this.path)) await this.#replace();
-      else await rename(this.partial, this.path);
-    });
-    this.#settled = true;
-    await syncDirectory(dirname(this.path));
+  /** Making the directory, or giving its mark a new name, is what decides between jobs: it succeeds for one of them. */
+  async #claimWork(): Promise<void> {
+    const { work } = this;
+    if (await makeDirectory(work)) this.#mark = await markDirectory(work);
+    else if ((await readdir(work).catch(() => [''])).length > 0) this.#mark = await takeOver(work);
+    else {
+      // Of a job that was killed before it had marked it.
+      await rmdir(work).catch(() => {});
+      if (!(await makeDirectory(work)))
+        throw lutraError('LUTRA_E_EXISTS', { message: 'another job takes this output', where: work });
+      this.#mark = await markDirectory(work);
+    }
+    await syncDirectory(dirname(work));
   }
 
-  /** Removes what was written. Idempotent; does nothing after `publish`. */
+  async #assess(): Promise<void> {
+    if (!(await exists(this.journal))) return;
+    if (await exists(this.checkpoint)) this.leftover = 'unfinished';
+    else if (await exists(this.path)) this.leftover = 'published';
+  }
+
+  /** @throws `LUTRA_E_DISK_FULL` where what is still to be written of `bytes` does not fit */
+  async requireRoom(bytes: number): Promise<void> {
+    let written = 0;
+    for (const name of await readdir(this.checkpoint).catch(() => []))
+      written += ((await stat(join(this.checkpoint, name)).catch(() => null))?.blocks ?? 0) * 512;
+    await requireSpace(dirname(this.path), Math.max(0, bytes - written));
+  }
+
+  /** Gives the checkpoint, synced file by file already, its final name, and removes the work directory. */
+  async publish(): Promise<void> {
+    await syncDirectory(this.checkpoint);
+    await onFile(this.path, async () => {
+      if (await exists(this.path)) await this.#replace();
+      else await rename(this.checkpoint, this.path);
+    });
+    await this.clean();
+  }
+
+  /** Removes the work directory of an output that has its name. The journal goes last: until then the next run understands. */
+  async clean(): Promise<void> {
+    this.#settled = true;
+    await syncDirectory(dirname(this.path));
+    await onFile(this.work, async () => {
+      for (const name of await readdir(this.work))
+        if (!isMark(name) && join(this.work, name) !== this.journal)
+          await rm(join(this.work, name), { recursive: true });
+      await rm(this.journal, { force: true });
+      await rm(this.#mark);
+      await rmdir(this.work);
+    });
+  }
+
+  /** Ends this job's work: for the next run to go on with where an earlier one has left something, else without a trace. */
+  async leave(): Promise<void> {
+    if (this.leftover === 'none') await this.discard();
+    else await this.keep();
+  }
+
+  /** Leaves everything as it is for the next run. Does nothing after `publish`. */
+  async keep(): Promise<void> {
+    if (this.#settled) return;
+    this.#settled = true;
+    // What comes first is why the job ends; a mark that cannot be renamed is dead when its process ends.
+    await releaseMark(this.#mark).catch(() => {});
+  }
+
+  /** Removes the work. Idempotent; does nothing after `publish`. */
   async discard(): Promise<void> {
     if (this.#settled) return;
     this.#settled = true;
-    await onFile(this.partial, () => rm(this.partial, { recursive: true, force: true }));
+    await this.#empty();
+    await onFile(this.work, () => rm(this.work, { recursive: true, force: true }));
     await this.#removeParents();
   }
 
   /** The old output steps aside first, and back if the new one cannot take its place. */
   async #replace(): Promise<void> {
-    const old = `${this.path}.replaced-${process.pid}`;
+    const old = this.#replaced;
+    await rm(old, { recursive: true, force: true });
     await rename(this.path, old);
     try {
-      await rename(this.partial, this.path);
+      await rename(this.checkpoint, this.path);
     } catch (error) {
       await rename(old, this.path);
       throw error;
     }
-    await rm(old, { recursive: true, force: true });
+  }
+
+  /** Removes all but the mark, the journal first; an output that was about to be replaced when its job was killed goes back. */
+  async #empty(): Promise<void> {
+    this.leftover = 'none';
+    const { work, checkpoint, path } = this;
+    await onFile(work, async () => {
+      if ((await exists(this.#replaced)) && (await exists(checkpoint)) && !(await exists(path)))
+        await rename(this.#replaced, path);
+      await rm(this.journal, { force: true });
+      for (const name of await readdir(work))
+        if (!isMark(name)) await rm(join(work, name), { recursive: true, force: true });
+    });
   }
 
   async #removeParents(): Promise<void> {
@@ -101,96 +193,13 @@ export class OutputDirectory {
   }
 }
 
-/** Compares by device and inode: the same directory has many paths. */
-async function requireOther(out: string, source: string): Promise<void> {
-  const target = await stat(out, { bigint: true }).catch(() => null);
-  if (!target) return;
-  let inner = await onFile(source, () => realpath(source));
-  for (;;) {
-    const { dev, ino } = await onFile(inner, () => stat(inner, { bigint: true }));
-    if (dev === target.dev && ino === target.ino)
-      throw lutraError('LUTRA_E_SAME_PATH', {
-        message: 'the output is the input, or holds it',
-        where: out,
-        found: source,
-        hint: 'Choose another output directory.',
-      });
-    if (dirname(inner) === inner) return;
-    inner = dirname(inner);
-  }
-}
-
-async function requireReplaceable(out: string, overwrite: boolean): Promise<void> {
-  if (!(await exists(out))) return;
-  if (!overwrite)
-    throw lutraError('LUTRA_E_EXISTS', {
-      message: 'the output exists already',
-      where: out,
-      hint: 'Choose another directory, or allow to overwrite it: `overwrite`, or --overwrite on the command line.',
-    });
-  const empty = await readdir(out).then(
-    (names) => names.length === 0,
-    () => false,
-  );
-  if (!empty && !(await isLutraCheckpoint(out)))
-    throw lutraError('LUTRA_E_EXISTS', {
-      message: 'the output exists and is no lutra checkpoint: it will not be overwritten',
-      where: out,
-      hint: 'Remove it yourself, or choose another directory.',
-    });
-}
-
-async function isLutraCheckpoint(directory: string): Promise<boolean> {
+/** @returns whether this call made it */
+async function makeDirectory(path: string): Promise<boolean> {
   try {
-    const text = Buffer.from(await readSmallFile(join(directory, 'config.json'), 2 ** 27)).toString();
-    return (
-      (JSON.parse(text) as { quantization_config?: { quant_method?: unknown } }).quantization_config?.quant_method ===
-      'lutra'
-    );
-  } catch {
-    return false;
-  }
-}
-
-async function requireSpace(directory: string, bytes: number): Promise<void> {
-  const { bavail, bsize, blocks } = await onFile(directory, () => statfs(directory));
-  // Some network file systems report no blocks at all.
-  if (blocks > 0 && bavail * bsize < bytes)
-    throw lutraError('LUTRA_E_DISK_FULL', {
-      message: 'the output will not fit on the disk',
-      where: directory,
-      found: `${bavail * bsize} bytes free`,
-      expected: `${bytes} bytes`,
-    });
-}
-
-/** Making the directory is what decides between jobs: it succeeds for one of them. */
-async function claimPartial(partial: string): Promise<void> {
-  try {
-    await mkdir(partial);
+    await mkdir(path);
+    return true;
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw fromSystem(cause, partial);
-    throw lutraError('LUTRA_E_EXISTS', {
-      message: 'another job is writing this output, or one was killed',
-      where: partial,
-      hint: 'Remove the directory if no job is running, or allow to overwrite.',
-      cause,
-    });
+    if ((cause as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw fromSystem(cause, path);
   }
 }
-
-async function syncDirectory(path: string): Promise<void> {
-  const handle = await onFile(path, () => open(path, 'r'));
-  try {
-    // Windows cannot sync directories and does not need it.
-    if (process.platform !== 'win32') await onFile(path, () => handle.sync());
-  } finally {
-    await handle.close();
-  }
-}
-
-const exists = (path: string): Promise<boolean> =>
-  lstat(path).then(
-    () => true,
-    () => false,
-  );

@@ -1,7 +1,8 @@
-import { open, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { type Dtype, type QuantizedTensor, rankOf, type Tensor } from '../../tensor/index.js';
+import { syncDirectory } from '../durable.js';
 import { containedFile, openFile, readFully, writeFully } from '../open-file.js';
 import { indexFile, SafetensorsWriter } from '../safetensors/index.js';
 import { quoted } from '../strict-json.js';
@@ -23,7 +24,7 @@ const copyBytes = 2 ** 20;
 /**
  * Writes a planned checkpoint: `put` every quantized matrix and `putDense` every replaced tensor, in any order, then `finish`.
  * Nothing has the output's name before `finish` ends; whatever fails, `abort` (or leaving a scope that holds the writer with
- * `await using`) removes all traces.
+ * `await using`) removes all traces, unless somebody has settled otherwise with the output directory.
  */
 export class CheckpointWriter {
   private constructor(
@@ -32,26 +33,71 @@ export class CheckpointWriter {
     private readonly weights: SafetensorsWriter,
   ) {}
 
-  /** Claims `out` and makes its files under `<out>.partial`. @throws `LUTRA_E_SAME_PATH`, `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+  /**
+   * Claims `out` and makes its files; what a job that is no more has left is removed.
+   *
+   * @throws `LUTRA_E_SAME_PATH`, `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
+   */
   static async create(
     plan: CheckpointPlan,
     out: string,
     options: { overwrite?: boolean } = {},
   ): Promise<CheckpointWriter> {
     const { overwrite = false } = options;
-    const source = plan.source.directory;
-    const output = await OutputDirectory.claim(out, { source, overwrite, bytes: await bytesNeeded(plan) });
+    const output = await OutputDirectory.claim(out, { source: plan.source.directory, overwrite, leftover: 'remove' });
     try {
-      return new CheckpointWriter(plan, output, await SafetensorsWriter.create(output.partial, plan.safetensors));
+      return await CheckpointWriter.begin(plan, output);
     } catch (error) {
       await output.discard();
       throw error;
     }
   }
 
-  /** Where the files grow: scratch files may lie here too, as long as they are gone before `finish`. */
-  get directory(): string {
-    return this.output.partial;
+  /** Makes the plan's files in a directory that is claimed. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+  static async begin(plan: CheckpointPlan, output: OutputDirectory): Promise<CheckpointWriter> {
+    const { checkpoint } = output;
+    await requireRoom(plan, output);
+    await onFile(checkpoint, () => mkdir(checkpoint));
+    const weights = await SafetensorsWriter.create(checkpoint, plan.safetensors);
+    try {
+      for (const directory of [checkpoint, output.work]) await syncDirectory(directory);
+      return new CheckpointWriter(plan, output, weights);
+    } catch (error) {
+      await weights.abandon();
+      throw error;
+    }
+  }
+
+  /**
+   * Goes on with files that an earlier run of the same plan has left, and removes what is not of the plan.
+   *
+   * @param written checksums of the tensors that are whole
+   * @throws `LUTRA_E_RESUME_DAMAGED` where a file is not as that run has left it; `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
+   */
+  static async resume(
+    plan: CheckpointPlan,
+    output: OutputDirectory,
+    written: ReadonlyMap<string, number>,
+    options: Abortable = {},
+  ): Promise<CheckpointWriter> {
+    const { checkpoint } = output;
+    const planned = new Set(plan.safetensors.files.map(({ name }) => name));
+    for (const name of await onFile(checkpoint, () => readdir(checkpoint)))
+      if (!planned.has(name))
+        await onFile(join(checkpoint, name), () => rm(join(checkpoint, name), { recursive: true }));
+    await requireRoom(plan, output);
+    const weights = await SafetensorsWriter.resume(checkpoint, plan.safetensors, written, options);
+    return new CheckpointWriter(plan, output, weights);
+  }
+
+  /** CRC-32C of what is stored for every tensor written so far. */
+  get checksums(): ReadonlyMap<string, number> {
+    return this.weights.checksums;
+  }
+
+  /** Brings what was written to the disk. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+  async sync(): Promise<void> {
+    await this.weights.sync();
   }
 
   /** Writes one quantized matrix. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE` where it is not the planned one */
@@ -95,7 +141,7 @@ export class CheckpointWriter {
     await weights.close();
     for (const name of plan.files) {
       options.signal?.throwIfAborted();
-      await copyDocument(plan.source.directory, output.partial, name);
+      await copyDocument(plan.source.directory, output.checkpoint, name);
     }
     await this.#document(configFile, plan.config);
     const outputs = await this.#outputs(options.signal);
@@ -110,17 +156,22 @@ export class CheckpointWriter {
     const weights = [...safetensors.files.map(({ name }) => name), ...(safetensors.index === null ? [] : [indexFile])];
     // In the order of the plan: the order of writing need not be the same for every job.
     const checksums = [...safetensors.entries.keys()].map((name) => [name, this.weights.checksums.get(name)!] as const);
-    return outputsOf(this.directory, [configFile, ...weights, ...files], checksums, signal);
+    return outputsOf(this.output.checkpoint, [configFile, ...weights, ...files], checksums, signal);
   }
 
   async #document(name: string, content: object): Promise<void> {
-    const path = join(this.directory, name);
+    const path = join(this.output.checkpoint, name);
     await onFile(path, () => writeFile(path, `${JSON.stringify(content, null, 2)}\n`, { flag: 'wx', flush: true }));
+  }
+
+  /** Closes the files, whole or not. Idempotent. */
+  async abandon(): Promise<void> {
+    await this.weights.abandon();
   }
 
   /** Removes everything that was written, unless `finish` ended. Idempotent. */
   async abort(): Promise<void> {
-    await this.weights.abandon();
+    await this.abandon();
     await this.output.discard();
   }
 
@@ -137,6 +188,10 @@ const describe = (
 
 const describeTensor = ({ layout, subBranch }: QuantizedTensor): string =>
   describe(layout, subBranch ? { rank: rankOf(subBranch), dtype: subBranch.a.dtype } : undefined);
+
+/** @throws `LUTRA_E_DISK_FULL` where the planned checkpoint will not fit beside what is there */
+export const requireRoom = async (plan: CheckpointPlan, output: OutputDirectory): Promise<void> =>
+  output.requireRoom(await bytesNeeded(plan));
 
 async function bytesNeeded({ source, files, safetensors }: CheckpointPlan): Promise<number> {
   let bytes = reserveBytes;

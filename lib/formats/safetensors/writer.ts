@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
+import { damagedWork } from '../damaged-work.js';
 import { writeFully } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
@@ -24,6 +25,8 @@ interface WriteOptions {
 export class SafetensorsWriter {
   readonly #handles: ReadonlyMap<string, FileHandle>;
   readonly #missing: Set<string>;
+  /** Files with bytes that may not be on the disk. */
+  readonly #unsynced = new Set<string>();
   /** CRC-32C of the bytes that are stored for every tensor written so far, padding included. */
   readonly checksums = new Map<string, number>();
 
@@ -45,8 +48,40 @@ export class SafetensorsWriter {
         const path = join(directory, name);
         const handle = await onFile(path, () => open(path, 'wx'));
         handles.set(name, handle);
+        writer.#unsynced.add(name);
         await writeFully(handle, header, 0, path);
       }
+      return writer;
+    } catch (error) {
+      await writer.abandon();
+      throw error;
+    }
+  }
+
+  /**
+   * Goes on with the plan's files as an earlier writer left them.
+   *
+   * @param written checksums of the tensors that are whole: those are read again, and must be what was written
+   * @throws `LUTRA_E_RESUME_DAMAGED` where a file, its header or one of those tensors is not what was written; `LUTRA_E_IO`
+   */
+  static async resume(
+    directory: string,
+    plan: SafetensorsPlan,
+    written: ReadonlyMap<string, number>,
+    options: WriteOptions = {},
+  ): Promise<SafetensorsWriter> {
+    const handles = new Map<string, FileHandle>();
+    const writer = new SafetensorsWriter(directory, plan, handles);
+    try {
+      for (const { name, header } of plan.files) {
+        const path = join(directory, name);
+        const handle = await open(path, 'r+').catch((cause) => {
+          throw damagedWork(path, 'a file of the unfinished job cannot be opened', cause);
+        });
+        handles.set(name, handle);
+        await requireHeader(handle, header, path);
+      }
+      for (const [name, expected] of written) await writer.#require(name, expected, options);
       return writer;
     } catch (error) {
       await writer.abandon();
@@ -86,6 +121,14 @@ export class SafetensorsWriter {
       sum = await crc32c(piece, sum, options);
     }
     this.#written(name, sum);
+  }
+
+  /** Brings what was written so far to the disk. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+  async sync(): Promise<void> {
+    for (const name of [...this.#unsynced]) {
+      await onFile(join(this.directory, name), () => this.#handles.get(name)!.sync());
+      this.#unsynced.delete(name);
+    }
   }
 
   /** Writes the index, brings everything to the disk and closes. @throws `LUTRA_E_INTERNAL` where a tensor was never written */
@@ -141,8 +184,34 @@ export class SafetensorsWriter {
     const handle = entry && this.#handles.get(entry.file);
     if (!entry || !handle)
       throw lutraError('LUTRA_E_NOT_FOUND', { message: 'no such tensor was planned', where: quoted(name) });
+    this.#unsynced.add(entry.file);
     return { entry, handle, path: join(this.directory, entry.file) };
   }
+
+  /** Reads a tensor of an earlier writer again. */
+  async #require(name: string, expected: number, { signal }: WriteOptions): Promise<void> {
+    const { entry, handle, path } = this.#place(name);
+    const piece = new Uint8Array(Math.min(readBytes, entry.end - entry.begin));
+    let found = 0;
+    for (let at = entry.begin; at < entry.end; at += piece.length) {
+      signal?.throwIfAborted();
+      const part = piece.subarray(0, Math.min(piece.length, entry.end - at));
+      const { bytesRead } = await onFile(path, () => handle.read(part, 0, part.length, at));
+      if (bytesRead < part.length) throw damagedWork(path, 'the file ends too early');
+      found = await crc32c(part, found, { signal });
+    }
+    if (found !== expected)
+      throw damagedWork(`${path}, tensor ${quoted(name)}`, 'the bytes are not those that were written');
+    this.#written(name, found);
+  }
+}
+
+const readBytes = 2 ** 20;
+
+async function requireHeader(handle: FileHandle, header: Uint8Array, path: string): Promise<void> {
+  const found = new Uint8Array(header.length);
+  await onFile(path, () => handle.read(found, 0, found.length, 0));
+  if (Buffer.compare(found, header) !== 0) throw damagedWork(path, 'the header is not the one that was written');
 }
 
 function requireDtype(entry: TensorEntry, found: string): void {

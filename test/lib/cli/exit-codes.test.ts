@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { withTinyModel } from '../../tiny-checkpoint.js';
 import { demo, lutra, program, texts } from './lutra.js';
-import { failureOf } from './schemas.js';
+import { failureOf, resultOf } from './schemas.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'lutra-cli-'));
 const outputs = join(scratch, 'outputs');
@@ -248,19 +248,41 @@ describe('exit code 130', () => {
   const calibration = ['--calibration', join(texts, 'calibration.txt'), '--document-separator', '<|endoftext|>'];
   const gptq = [...rtn.with(5, 'gptq'), ...calibration];
 
-  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('%s during quantize leaves nothing behind', async (signal) => {
-    let sent = false;
-    const onOutput = (child: { kill(signal: NodeJS.Signals): boolean }, _: string, text: string) => {
-      if (sent || !text.includes('relative error')) return;
+  it.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
+    '%s during quantize leaves finished blocks alone',
+    async (signal) => {
+      let sent = false;
+      const onOutput = (child: { kill(signal: NodeJS.Signals): boolean }, _: string, text: string) => {
+        if (sent || !text.includes('layers.1.')) return;
+        expect(readdirSync(outputs)).toEqual(['out.partial']);
+        sent = child.kill(signal);
+        // A closing terminal's comes twice.
+        if (signal === 'SIGHUP') setTimeout(() => child.kill(signal), 2);
+      };
+      const { code, stdout, stderr } = await lutra([...gptq, '--no-resume', '--json'], { onOutput });
+      expect(sent).toBe(true);
+      expect(code, stderr).toBe(130);
+      expect(failureOf(stdout).error.code).toBe('ABORTED');
+      const [said = '', command = ''] = stderr.trimEnd().split('\n').at(-1)!.split(': go on with: ');
+      expect(said).toMatch(/^lutra quantize: interrupted\. [123] of 4 blocks are kept$/);
       expect(readdirSync(outputs)).toEqual(['out.partial']);
-      sent = child.kill(signal);
-      // A closing terminal's comes twice.
-      if (signal === 'SIGHUP') setTimeout(() => child.kill(signal), 2);
-    };
-    const { code, stdout, stderr } = await lutra([...gptq, '--json'], { onOutput });
-    expect(sent).toBe(true);
-    expect(code, stderr).toBe(130);
-    expect(failureOf(stdout).error.code).toBe('ABORTED');
+      // The very command, as a shell reads it.
+      const words = spawnSync('bash', ['-c', command.replace('lutra', "printf '%s\\0'")], { encoding: 'utf8' }).stdout;
+      const again = await lutra(words.split('\0').slice(0, -1));
+      expect(again.code, again.stderr).toBe(0);
+      expect(resultOf('quantize', again.stdout).resumedBlocks).toBe(Number(/(\d) of 4/.exec(said)?.[1]));
+      expect(readdirSync(outputs)).toEqual(['out']);
+    },
+  );
+
+  it('SIGINT before the first block of quantize is finished leaves nothing behind', async () => {
+    let sent = false;
+    const { code, stderr } = await lutra(gptq, {
+      onOutput: (child, _, text) => {
+        if (!sent && text.includes('layers.0.self_attn.q_proj')) sent = child.kill('SIGINT');
+      },
+    });
+    expect({ sent, code }).toEqual({ sent: true, code: 130 });
     expect(stderr.trimEnd().split('\n').at(-1)).toBe('lutra quantize: interrupted');
     expect(readdirSync(outputs)).toEqual([]);
   });

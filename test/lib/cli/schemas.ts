@@ -79,6 +79,7 @@ export const results = {
     bitsPerParameter: number,
     seconds: number,
     peakRssBytes: number,
+    resumedBlocks: number,
     layers: z.array(layer),
     transforms: z.array(z.looseObject({ block: number, method: z.string() })),
     finetune: z.array(z.strictObject({ block: number, method: z.string(), lossBefore: number, lossAfter: number })),

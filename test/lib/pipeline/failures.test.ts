@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
 import { loadModel } from '../../../lib/inference/index.js';
@@ -19,20 +19,21 @@ beforeAll(async () => {
   await writeRandomModel(model);
 });
 
-/** Runs a job that must fail, and checks that its folder then holds what it held before. */
-async function refusal(job: Partial<QuantizationJob>, folder = outputs): Promise<unknown> {
+/** Runs a job that must fail, and checks that its folder then holds what it held before, and finished blocks where it got so far. */
+async function refusal(job: Partial<QuantizationJob>, folder = outputs, left: 'work' | null = null): Promise<unknown> {
   const before = readdirSync(folder).sort();
   const failure = await quantizeModel({ model, out: join(folder, 'new'), recipe, calibration, ...job }).then(
     () => new Error('the job succeeded'),
     (error: unknown) => error,
   );
-  expect(readdirSync(folder).sort()).toEqual(before);
+  expect(readdirSync(folder).sort()).toEqual(left ? [...before, 'new.partial'].sort() : before);
+  rmSync(join(folder, 'new.partial'), { recursive: true, force: true });
   return failure;
 }
 
-test('an abort in every phase rejects with its reason, leaves nothing and says no more', async () => {
+test('an abort in every phase rejects with its reason, leaves no output and says no more', async () => {
   const early: ProgressPhase[] = ['preflight', 'hash', 'calibrate', 'embed'];
-  const phases: ProgressPhase[] = [...early, 'collect', 'quantize', 'advance', 'finish'];
+  const phases: ProgressPhase[] = [...early, 'collect', 'quantize', 'advance', 'journal', 'finish'];
   const memory = await memoryAtRest();
   for (const phase of phases)
     for (const deferred of [false, true]) {
@@ -46,7 +47,9 @@ test('an abort in every phase rejects with its reason, leaves nothing and says n
         if (deferred) setImmediate(() => controller.abort(reason));
         else controller.abort(reason);
       };
-      const failure = await refusal({ signal: controller.signal, onProgress });
+      // The other phases come in the first block, or before it.
+      const left = ['journal', 'finish'].includes(phase) ? 'work' : null;
+      const failure = await refusal({ signal: controller.signal, onProgress }, outputs, left);
       settled = true;
       expect(failure, phase).toBe(reason);
       await new Promise((resolve) => setTimeout(resolve, 20));
@@ -65,7 +68,8 @@ test('every phase is reported, in order', async () => {
   };
   await quantizeModel({ model, out: join(scratch, 'reported'), recipe, calibration, onProgress });
   const block: ProgressPhase[] = ['collect', 'quantize'];
-  expect(seen).toEqual(['preflight', 'hash', 'calibrate', 'embed', ...block, 'advance', ...block, 'finish']);
+  const blocks: ProgressPhase[] = [...block, 'advance', 'journal', ...block, 'journal'];
+  expect(seen).toEqual(['preflight', 'hash', 'calibrate', 'embed', ...blocks, 'finish']);
   const files = [...filesOf(model).values()].reduce((sum, { length }) => sum + length, 0);
   expect(new Set(hashed.map(({ totalBytes }) => totalBytes))).toEqual(new Set([files]));
   expect(hashed.map(({ bytes }) => bytes)).toEqual(hashed.map(({ bytes }) => bytes).sort((a, b) => a - b));
@@ -123,7 +127,7 @@ test('a strict job fails on what another job records', async () => {
       if (name === 'model.layers.1.input_layernorm.weight') values[9] = 0;
     },
   });
-  expect(await refusal({ model: dead, strict: true })).toMatchObject({
+  expect(await refusal({ model: dead, strict: true }, outputs, 'work')).toMatchObject({
     code: 'LUTRA_E_STRICT',
     where: 'model.layers.1.self_attn.q_proj.weight',
     found: 'deadColumns',

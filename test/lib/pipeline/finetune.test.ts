@@ -80,7 +80,8 @@ test('works on what a method with Hessians chose, the next block seeing the tune
   const recipe = tuned({}, { method: 'gptq', bits: 2, groupSize: 32 });
   const result = await quantizeModel({ model, out: join(scratch, 'gptq'), recipe, calibration, onProgress });
   const block = ['target', 'collect', 'quantize', 'finetune'];
-  expect(seen).toEqual(['preflight', 'hash', 'calibrate', 'embed', ...block, 'advance', ...block, 'finish']);
+  const blocks = [...block, 'advance', 'journal', ...block, 'journal'];
+  expect(seen).toEqual(['preflight', 'hash', 'calibrate', 'embed', ...blocks, 'finish']);
   for (const { lossBefore, lossAfter } of result.finetune) expect(lossAfter).toBeLessThan(lossBefore);
   const untuned = tuned({ learningRate: 1e-30 }, { method: 'gptq', bits: 2, groupSize: 32 });
   const { finetune } = await quantizeModel({ model, out: join(scratch, 'untuned'), recipe: untuned, calibration });

@@ -1,5 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -118,18 +127,32 @@ describe('never over an existing output', () => {
     await (await readCheckpoint(join(parent, 'out'))).close();
   });
 
-  test('the leftovers of a killed job are named, and replaced with overwrite', async () => {
+  test('the leftovers of a killed job are removed, and so is what it had not marked yet', async () => {
     const { parent, model } = parentWithModel();
-    // A process that has ended, and one with this very id that ended before this one began.
-    for (const mark of [markOf(spawnSync(process.execPath, ['-e', '']).pid), markOf(process.pid, 1)]) {
-      markedPartial(parent, mark);
-      const error = await failureOf(() => create(model, join(parent, 'out')));
-      expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', join(parent, 'out.partial')]);
-      await writeTo(model, join(parent, 'out'), { overwrite: true });
+    // A process that has ended, one with this very id that ended before this one began, one before the machine was started
+    // whose id another has now, and a job that has let go of its work.
+    const dead = spawnSync(process.execPath, ['-e', '']).pid;
+    for (const mark of [markOf(dead), markOf(process.pid, 1), markOf(process.ppid, 1), '.lutra-job-released', null]) {
+      if (mark) markedPartial(parent, mark);
+      else mkdirSync(join(parent, 'out.partial'));
+      await writeTo(model, join(parent, 'out'));
       expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
       expect(readdirSync(join(parent, 'out')).filter((name) => /job|leftover/.test(name))).toEqual([]);
       rmSync(join(parent, 'out'), { recursive: true });
     }
+  });
+
+  test('that a killed job had put aside comes back', async () => {
+    const { parent, model } = parentWithModel();
+    const out = join(parent, 'out');
+    await writeTo(model, out);
+    const before = readFileSync(join(out, 'model.safetensors'));
+    const partial = markedPartial(parent, markOf(process.pid, 1));
+    mkdirSync(join(partial, 'checkpoint'));
+    renameSync(out, join(partial, 'replaced'));
+    expect(await codeOf(() => create(model, out))).toBe('LUTRA_E_EXISTS');
+    expect(readFileSync(join(out, 'model.safetensors'))).toEqual(before);
+    expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
   });
 });
 
@@ -157,7 +180,7 @@ describe('a partial output that is no leftover is never removed, even with overw
     for (const overwrite of [false, true]) {
       const error = await failureOf(() => create(model, join(parent, 'out'), overwrite));
       expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', partial]);
-      expect(error.found).toBe(overwrite ? found : undefined);
+      expect(error.found).toBe(found);
       expect(error.hint).toMatch(/remove/i);
     }
     expect(readdirSync(partial)).toEqual(before);

@@ -1,0 +1,76 @@
+import { lstat, readdir, realpath, stat, statfs } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { lutraError } from '../../errors.js';
+import { readSmallFile } from '../open-file.js';
+import { onFile } from '../system-error.js';
+
+/** Compares by device and inode: the same directory has many paths. @throws `LUTRA_E_SAME_PATH` where `out` is the source or holds it */
+export async function requireOther(out: string, source: string): Promise<void> {
+  const target = await stat(out, { bigint: true }).catch(() => null);
+  if (!target) return;
+  let inner = await onFile(source, () => realpath(source));
+  for (;;) {
+    const { dev, ino } = await onFile(inner, () => stat(inner, { bigint: true }));
+    if (dev === target.dev && ino === target.ino)
+      throw lutraError('LUTRA_E_SAME_PATH', {
+        message: 'the output is the input, or holds it',
+        where: out,
+        found: source,
+        hint: 'Choose another output directory.',
+      });
+    if (dirname(inner) === inner) return;
+    inner = dirname(inner);
+  }
+}
+
+/** @throws `LUTRA_E_EXISTS` where `out` is there and may not, or must never, be replaced */
+export async function requireReplaceable(out: string, overwrite: boolean): Promise<void> {
+  if (!(await exists(out))) return;
+  if (!overwrite)
+    throw lutraError('LUTRA_E_EXISTS', {
+      message: 'the output exists already',
+      where: out,
+      hint: 'Choose another directory, or allow to overwrite it: `overwrite`, or --overwrite on the command line.',
+    });
+  const empty = await readdir(out).then(
+    (names) => names.length === 0,
+    () => false,
+  );
+  if (!empty && !(await isLutraCheckpoint(out)))
+    throw lutraError('LUTRA_E_EXISTS', {
+      message: 'the output exists and is no lutra checkpoint: it will not be overwritten',
+      where: out,
+      hint: 'Remove it yourself, or choose another directory.',
+    });
+}
+
+async function isLutraCheckpoint(directory: string): Promise<boolean> {
+  try {
+    const text = Buffer.from(await readSmallFile(join(directory, 'config.json'), 2 ** 27)).toString();
+    return (
+      (JSON.parse(text) as { quantization_config?: { quant_method?: unknown } }).quantization_config?.quant_method ===
+      'lutra'
+    );
+  } catch {
+    return false;
+  }
+}
+
+/** @throws `LUTRA_E_DISK_FULL` where fewer than `bytes` are free */
+export async function requireSpace(directory: string, bytes: number): Promise<void> {
+  const { bavail, bsize, blocks } = await onFile(directory, () => statfs(directory));
+  // Some network file systems report no blocks at all.
+  if (blocks > 0 && bavail * bsize < bytes)
+    throw lutraError('LUTRA_E_DISK_FULL', {
+      message: 'the output will not fit on the disk',
+      where: directory,
+      found: `${bavail * bsize} bytes free`,
+      expected: `${bytes} bytes`,
+    });
+}
+
+export const exists = (path: string): Promise<boolean> =>
+  lstat(path).then(
+    () => true,
+    () => false,
+  );

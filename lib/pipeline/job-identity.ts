@@ -1,0 +1,56 @@
+import { lutraError } from '../errors.js';
+import type { Recipe } from '../quantization/index.js';
+import type { CalibrationInputs } from './calibration-inputs.js';
+import type { Manifest } from './manifest.js';
+
+/** Everything that the bytes of a checkpoint depend on: two runs with one identity are one job. */
+export interface JobIdentity {
+  lutra: Manifest['lutra'];
+  /** Normalised; widths that are allocated follow from it. */
+  recipe: Recipe;
+  shardBytes: number;
+  calibration: CalibrationInputs['record'] | null;
+  /** SHA-256 by file name. */
+  inputs: Record<string, string>;
+}
+
+/**
+ * @param found of the unfinished job in `where`
+ * @param expected of the job at hand, as far as it is known
+ * @throws `LUTRA_E_RESUME_MISMATCH` that names what differs
+ */
+export function requireSameJob(found: JobIdentity, expected: Partial<JobIdentity>, where: string): void {
+  const differing = Object.entries(expected).flatMap(([part, value]) =>
+    differences(found[part as keyof JobIdentity], value, part),
+  );
+  if (differing.length === 0) return;
+  const names = differing.map(({ path }) => path).join(', ');
+  throw lutraError('LUTRA_E_RESUME_MISMATCH', {
+    message: `an unfinished job is here, with another ${names}`,
+    where,
+    found: differing.map((one) => one.found).join(', '),
+    expected: differing.map((one) => one.expected).join(', '),
+    hint: 'Run that job again, choose another output directory, or remove its work: `resume: false`, or --no-resume on the command line.',
+  });
+}
+
+interface Difference {
+  path: string;
+  found: string;
+  expected: string;
+}
+
+/** Where two values of JSON differ, by the paths of the smallest parts. */
+function differences(found: unknown, expected: unknown, path: string): Difference[] {
+  if (isRecord(found) && isRecord(expected)) {
+    const keys = new Set([...Object.keys(found), ...Object.keys(expected)]);
+    return [...keys].flatMap((key) => differences(found[key], expected[key], `${path}.${key}`));
+  }
+  const [a, b] = [textOf(found), textOf(expected)];
+  return a === b ? [] : [{ path, found: a, expected: b }];
+}
+
+const textOf = (value: unknown): string => JSON.stringify(value) ?? 'nothing';
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,0 +1,91 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { LutraError } from '../errors.js';
+import { type CheckpointPlan, CheckpointWriter, damagedWork, OutputDirectory } from '../formats/index.js';
+import type { QuantizationJob } from './job.js';
+import type { JobIdentity } from './job-identity.js';
+import { type Choices, Journal } from './journal.js';
+import { type Manifest, manifestFile, manifestOf } from './manifest.js';
+
+const defaultHint = 'call quantizeModel again with the same job to go on';
+
+/** One run of a job in the job's directory: takes over what an earlier run has left, and leaves what the next one needs. */
+export class JobRun {
+  #writer: CheckpointWriter | null = null;
+  #journal: Journal | null = null;
+
+  private constructor(
+    private readonly job: QuantizationJob,
+    readonly output: OutputDirectory,
+    /** Of the model. */
+    private readonly blocks: number,
+  ) {}
+
+  /** Claims the job's output. @throws `LUTRA_E_SAME_PATH`, `LUTRA_E_EXISTS`, `LUTRA_E_IO` */
+  static async claim(job: QuantizationJob, source: string, blocks: number): Promise<JobRun> {
+    const { overwrite = false, resume = true } = job;
+    const options = { source, overwrite, leftover: resume ? 'resume' : 'remove' } as const;
+    return new JobRun(job, await OutputDirectory.claim(job.out, options), blocks);
+  }
+
+  /**
+   * The journal of an earlier run; null where there is none.
+   *
+   * @param known of the job's identity, before its files are read
+   * @throws `LUTRA_E_RESUME_MISMATCH`, `LUTRA_E_RESUME_DAMAGED`
+   */
+  async earlier(known: Partial<JobIdentity>): Promise<Journal | null> {
+    this.#journal = await Journal.read(this.output);
+    this.#journal?.requireSame(known);
+    return this.#journal;
+  }
+
+  /** A journal of its own. */
+  begin(identity: JobIdentity, choices: Choices): Journal {
+    this.#journal = Journal.begin(this.output, identity, choices);
+    return this.#journal;
+  }
+
+  /** The checkpoint that grows: new, or with the tensors of the journal's blocks. */
+  async open(plan: CheckpointPlan, journal: Journal): Promise<CheckpointWriter> {
+    const { output, job } = this;
+    this.#writer = journal.kept
+      ? await CheckpointWriter.resume(plan, output, journal.tensors, job)
+      : await CheckpointWriter.begin(plan, output);
+    // Allocating takes as long as some blocks.
+    if (!journal.kept && journal.choices.recipe.allocation) await journal.keep();
+    return this.#writer;
+  }
+
+  /** Ends the work of a run that was killed when its output had its name already. @throws `LUTRA_E_RESUME_DAMAGED` where it is another */
+  async finishPublished(journal: Journal, identity: JobIdentity) {
+    const { results } = journal;
+    const path = join(this.output.path, manifestFile);
+    const found = await readFile(path, 'utf8')
+      .then((text) => JSON.parse(text) as Manifest)
+      .catch(() => null);
+    const expected = found && manifestOf(identity, results, found.outputs);
+    if (!found || JSON.stringify(found) !== JSON.stringify(expected))
+      throw damagedWork(path, 'the output is not the one that the journal tells of');
+    await this.output.clean();
+    return { ...results, resumedBlocks: journal.blocks.length };
+  }
+
+  /** Ends a run that has failed: finished blocks stay. @returns the error, which then says how to go on */
+  async leave(error: unknown): Promise<unknown> {
+    await this.#writer?.abandon();
+    const journal = this.#journal;
+    if (!journal?.kept) {
+      await this.output.leave();
+      return error;
+    }
+    await this.output.keep();
+    const untouched = !(error instanceof LutraError) || error === this.job.signal?.reason || refusals.has(error.code);
+    if (untouched) return error;
+    const { resumeHint = defaultHint } = this.job;
+    return error.withHint(`${journal.blocks.length} of ${this.blocks} blocks are kept: ${resumeHint}.`);
+  }
+}
+
+/** Errors that say themselves what to do with the work that is there. */
+const refusals: ReadonlySet<string> = new Set(['LUTRA_E_RESUME_MISMATCH', 'LUTRA_E_RESUME_DAMAGED']);
