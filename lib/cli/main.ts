@@ -8,6 +8,7 @@ import { registerEval } from './eval.js';
 import { registerGenerate } from './generate.js';
 import { registerInspect } from './inspect.js';
 import { registerQuantize } from './quantize.js';
+import { registerReport } from './report.js';
 
 const program = new Command('lutra')
   .description('Low-bit weight quantization and look-up-table inference for language models')
@@ -21,6 +22,7 @@ for (const register of [
   registerCompare,
   registerGenerate,
   registerInspect,
+  registerReport,
   registerBench,
   registerDoctor,
 ])

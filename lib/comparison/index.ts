@@ -7,7 +7,7 @@ export type {
   Failure,
   RunMeasures,
 } from './comparison.js';
-export type { Histogram, WeightHistograms } from './histograms.js';
+export { type Histogram, HistogramCollector, type WeightHistograms } from './histograms.js';
 export { type NamedRecipe, planRuns, type Sweep } from './plan.js';
 export {
   type ComparisonRow,

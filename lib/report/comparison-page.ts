@@ -1,9 +1,9 @@
 import { type Comparison, type ComparisonRow, type ComparisonRun, summarize, titleOf } from '../comparison/index.js';
 import { divergencePlot } from './divergence-plot.js';
+import { pageOf } from './page.js';
 import { recipeSection } from './recipe-section.js';
 import { rowsPlot } from './rows-plot.js';
 import { isMeasured, type Series, seriesOf } from './series.js';
-import { pageStyle } from './style.js';
 import { escaped, markerSvg, pictureSvg } from './svg.js';
 import { klText, percentText, perplexityText } from './text.js';
 
@@ -15,30 +15,14 @@ export function comparisonPage(comparison: Comparison): string {
   const rows = summarize(comparison);
   const series = seriesOf(rows);
   const title = `Recipes compared on ${comparison.model}`;
-  return [
-    '<!DOCTYPE html>',
-    '<html lang="en">',
-    '<head>',
-    '<meta charset="utf-8"/>',
-    '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
-    '<meta name="color-scheme" content="light dark"/>',
-    `<title>${escaped(title)}</title>`,
-    `<style>${pageStyle}</style>`,
-    '</head>',
-    '<body>',
-    '<main>',
-    `<h1>${escaped(title)}</h1>`,
+  return pageOf(title, [
     introduction(comparison),
     ...(series.length ? comparison.texts.map(({ name }, index) => divergenceSection(series, rows, index, name)) : []),
     tableSection(comparison, rows),
     series.length ? '<h2>What became of the layers</h2>' : '',
     series.length ? layersNote(comparison) : '',
     ...series.flatMap((one) => one.rows.map((row) => recipeSection(row, one))),
-    '</main>',
-    '</body>',
-    '</html>',
-    '',
-  ].join('\n');
+  ]);
 }
 
 function introduction({ lutra, calibration, texts, runs, planned, bitsPerParameter }: Comparison): string {

@@ -1,4 +1,4 @@
-/** The style of the comparison page. Pictures take their colours from it, so that they follow light and dark. */
+/** The style of every page. Pictures take their colours from it, so that they follow light and dark. */
 export const pageStyle = `
 :root {
   color-scheme: light dark;
@@ -26,7 +26,7 @@ svg text { font-family: system-ui, sans-serif; font-size: 12px; }
 .card svg { max-width: 32rem; margin: 0 auto; }
 figcaption { font-size: .9rem; color: var(--soft); margin-bottom: .25rem; }
 svg + figcaption { margin-top: .75rem; }
-.legend { list-style: none; padding: 0; margin: .75rem 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .15rem 1rem; font-size: .9rem; }
+.legend { list-style: none; padding: 0; margin: .75rem 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .15rem 1rem; font-size: .9rem; }
 .legend li { display: flex; align-items: center; gap: .4rem; overflow-wrap: anywhere; }
 .legend svg { width: 16px; height: 16px; flex: none; }
 .scroll { overflow-x: auto; }
@@ -38,6 +38,13 @@ thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-s
 tbody th { font-weight: 500; position: sticky; left: 0; background: var(--page); }
 .card tbody th { background: var(--card); }
 .failed td { color: var(--bad); white-space: normal; min-width: 20rem; }
+table.words { white-space: normal; }
+.words th, .words td { text-align: left; vertical-align: top; }
+.words td { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+.facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .75rem 1rem; margin: 1rem 0; }
+ul.list { padding-left: 1.2rem; font-size: .88rem; overflow-wrap: anywhere; }
+.facts dt { color: var(--soft); font-size: .85rem; }
+.facts dd { margin: 0; overflow-wrap: anywhere; }
 details { border-bottom: 1px solid var(--line); padding: .4rem 0; }
 .card details { border: 0; }
 summary { cursor: pointer; }

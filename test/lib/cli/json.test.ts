@@ -119,6 +119,16 @@ describe('--json', () => {
     expect(stdout).toMatch(/: 1 difference in \d+ files, \d+ tensors\n$/);
   });
 
+  it('report writes one page, and replaces none unasked', async () => {
+    const page = join(scratch, 'page.html');
+    const { result } = await json('report', quantized, '--out', page, '--model', demo);
+    expect(result).toMatchObject({ page, layers: 28 });
+    expect(readFileSync(page, 'utf8')).toMatch(/^<!DOCTYPE html>\n.*<\/html>\n$/s);
+    const again = await lutra(['report', quantized, '--out', page]);
+    expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('LUTRA_E_EXISTS') });
+    await json('report', quantized, '--out', page, '--overwrite');
+  });
+
   it('a failure is one object too, and one line on stderr', async () => {
     const { code, stdout, stderr } = await lutra(['inspect', join(scratch, 'nothing'), '--json']);
     expect(code).toBe(1);

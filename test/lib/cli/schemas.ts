@@ -105,6 +105,7 @@ export const results = {
       .nullable(),
     tensors: z.array(z.strictObject({ name: z.string(), shape: z.array(number), stored: z.string(), bytes: number })),
   }),
+  report: z.strictObject({ page: z.string(), layers: number, warnings: number }),
   bench: z.strictObject({
     machine: z.record(z.string(), z.union([z.string(), number])),
     rows: z.array(

@@ -1,0 +1,50 @@
+import { rename, stat, writeFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { lutraError } from '../errors.js';
+import { onFile } from '../formats/index.js';
+import { jobPage, readJobReport } from '../report/index.js';
+import { type CommonOptions, checkWritable, type Invocation, runCommand, withCommonOptions } from './command.js';
+
+interface ReportOptions extends CommonOptions {
+  out?: string;
+  model?: string;
+  overwrite?: boolean;
+}
+
+interface Reported {
+  page: string;
+  layers: number;
+  warnings: number;
+}
+
+export function registerReport(program: Command): void {
+  withCommonOptions(program.command('report').description('a finished job as one page'))
+    .argument('<dir>', 'directory that lutra quantize has written')
+    .option('--out <file>', 'page to write (default: <dir>.html)')
+    .option('--model <dir>', 'the model it was made from: weights before and after')
+    .option('--overwrite', 'replace an existing page')
+    .action((directory: string, options: ReportOptions) =>
+      runCommand('report', options, (invocation) => report(directory, options, invocation), render),
+    );
+}
+
+async function report(directory: string, options: ReportOptions, { signal }: Invocation): Promise<Reported> {
+  const path = options.out ?? `${resolve(directory)}.html`;
+  if (!options.overwrite && (await stat(path).catch(() => null)))
+    throw lutraError('LUTRA_E_EXISTS', {
+      message: 'the page exists already',
+      where: path,
+      hint: 'Choose another file with --out, or allow to replace it: --overwrite.',
+    });
+  await checkWritable(path);
+  const found = await readJobReport(directory, { model: options.model, signal });
+  await onFile(path, async () => {
+    await writeFile(`${path}.partial`, jobPage(found));
+    await rename(`${path}.partial`, path);
+  });
+  const { layers } = found.manifest;
+  return { page: path, layers: layers.length, warnings: layers.reduce((sum, layer) => sum + layer.warnings.length, 0) };
+}
+
+const render = ({ page, layers, warnings }: Reported): string => `${page}: ${layers} layers, ${warnings} warnings`;
