@@ -133,13 +133,12 @@ Status accumulate_rows(Context& context, const float* x, int64_t count, int64_t 
     return finished(false);
   LaneScratch lanes(context, reinterpret_cast<uint8_t*>(packed) + packed_bytes, Block::kBytes);
   const int64_t blocks = ceil_div(k, kBlock);
-  // By diagonals, the main one last: its blocks are half the work, and lanes that end together waste less.
-  return finished(context.parallel_in_turns(blocks * blocks, count * kBlock * kBlock, [&](int64_t part) {
-    const int64_t i = part % blocks;
-    const int64_t j = i + blocks - 1 - part / blocks;
-    if (j >= blocks) return;
+  return finished(context.parallel_in_turns(blocks * (blocks + 1) / 2, count * kBlock * kBlock, [&](int64_t part) {
+    // By diagonals, the main one last: its blocks are half the work, and lanes that end together waste less.
+    int64_t length = 1;
+    for (; part >= length; ++length) part -= length;
     const LaneScratch::Slot slot(lanes);
-    Block(rows, i * kBlock, j * kBlock, slot.as<double>(), gram).accumulate();
+    Block(rows, part * kBlock, (part + blocks - length) * kBlock, slot.as<double>(), gram).accumulate();
   }));
 }
 
