@@ -2,7 +2,7 @@
 //
 // Blocks of kMappedBytes and more are mappings of their own, so that their memory goes back to the system when they
 // end: aligned_alloc of glibc before 2.38 cannot use a freed block again for a request of the same size, and a job that
-// loads one matrix after the other would grow by each of them.
+// loads one matrix after the other would grow by each of them. Those of kSharedBytes and more share huge pages.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,7 @@ class AlignedBuffer {
  public:
   static constexpr size_t kAlignment = 64;
   static constexpr size_t kMappedBytes = size_t{1} << 20;
+  static constexpr size_t kSharedBytes = size_t{1} << 16;
 
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t bytes) : data_(allocate(bytes)), bytes_(data_ ? bytes : 0) {}

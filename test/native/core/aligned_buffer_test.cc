@@ -2,10 +2,13 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <random>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -27,8 +30,9 @@ size_t resident_bytes() {
 
 }  // namespace
 
-LUTRA_TEST(aligned_buffer, holds_its_bytes_on_both_sides_of_the_mapping_size) {
-  for (size_t bytes : {size_t{0}, size_t{1}, size_t{65}, AlignedBuffer::kMappedBytes - 1, AlignedBuffer::kMappedBytes,
+LUTRA_TEST(aligned_buffer, holds_its_bytes_on_both_sides_of_every_limit) {
+  for (size_t bytes : {size_t{0}, size_t{1}, size_t{65}, AlignedBuffer::kSharedBytes - 1, AlignedBuffer::kSharedBytes,
+                       AlignedBuffer::kSharedBytes + 1, AlignedBuffer::kMappedBytes - 1, AlignedBuffer::kMappedBytes,
                        AlignedBuffer::kMappedBytes + 1}) {
     AlignedBuffer buffer(bytes);
     CHECK(static_cast<bool>(buffer));
@@ -39,6 +43,34 @@ LUTRA_TEST(aligned_buffer, holds_its_bytes_on_both_sides_of_the_mapping_size) {
     CHECK(!buffer && buffer.bytes() == 0);
     CHECK(bytes == 0 || moved.as<uint8_t>()[bytes - 1] == 7);
   }
+}
+
+// Blocks of all sizes that share pages, replaced again and again by several threads: none touches another.
+LUTRA_TEST(aligned_buffer, blocks_that_share_pages_keep_apart) {
+  std::atomic<int> wrong{0};
+  const auto run = [&](uint8_t thread) {
+    std::mt19937 random(thread);
+    std::vector<AlignedBuffer> blocks(24);
+    std::vector<uint8_t> marks(blocks.size());
+    for (int turn = 0; turn < 400; ++turn) {
+      const size_t i = random() % blocks.size();
+      const auto holds = [](const AlignedBuffer& block, uint8_t mark) {
+        for (size_t at = 0; at < block.bytes(); at += 4096)
+          if (block.as<uint8_t>()[at] != mark) return false;
+        return block.bytes() == 0 || block.as<uint8_t>()[block.bytes() - 1] == mark;
+      };
+      if (!holds(blocks[i], marks[i])) ++wrong;
+      const size_t span = AlignedBuffer::kMappedBytes - AlignedBuffer::kSharedBytes;
+      blocks[i] = AlignedBuffer::zeroed(AlignedBuffer::kSharedBytes + random() % span);
+      if (!blocks[i] || !holds(blocks[i], 0)) ++wrong;
+      marks[i] = static_cast<uint8_t>(8 * turn + thread);
+      std::memset(blocks[i].as(), marks[i], blocks[i].bytes());
+    }
+  };
+  std::vector<std::thread> threads;
+  for (uint8_t thread = 1; thread <= 3; ++thread) threads.emplace_back(run, thread);
+  for (std::thread& thread : threads) thread.join();
+  CHECK(wrong == 0);
 }
 
 LUTRA_TEST(aligned_buffer, refuses_what_no_machine_has) {
@@ -62,5 +94,21 @@ LUTRA_TEST(aligned_buffer, gives_large_blocks_back) {
     between.push_back(std::make_unique<char[]>(1000));
   }
   CHECK(resident_bytes() < before + 4 * kBlock);
+#endif
+}
+
+LUTRA_TEST(aligned_buffer, gives_shared_pages_back) {
+#if !defined(__SANITIZE_ADDRESS__)
+  constexpr size_t kBlock = AlignedBuffer::kMappedBytes / 2;
+  constexpr size_t kBlocks = 256;
+  std::vector<AlignedBuffer> blocks;
+  for (size_t i = 0; i < kBlocks; ++i) {
+    blocks.emplace_back(kBlock);
+    std::memset(blocks.back().as(), 1, kBlock);
+  }
+  const size_t held = resident_bytes();
+  if (held == 0) return;
+  blocks.clear();
+  CHECK(resident_bytes() + kBlocks * kBlock * 3 / 4 < held);
 #endif
 }
