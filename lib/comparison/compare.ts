@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import { LutraError, lutraError } from '../errors.js';
 import { type Evaluation, type EvaluationOptions, type EvaluationProgress, evaluate } from '../evaluation/index.js';
+import { OutputDirectory } from '../formats/index.js';
 import { loadModel, type Model } from '../inference/index.js';
 import { type CalibrationJob, type Progress, provenance, quantizeModel } from '../pipeline/index.js';
 import type { Recipe } from '../quantization/index.js';
@@ -115,7 +116,9 @@ async function run(
     const { code, message } = error;
     return { ...plan, measured: null, error: { code, message } };
   } finally {
-    for (const left of [job.scratch, `${job.scratch}.partial`]) await rm(left, { recursive: true, force: true });
+    await rm(job.scratch, { recursive: true, force: true });
+    // Where another job is at work there, this one has failed for that.
+    await OutputDirectory.removeLeftover(job.scratch).catch(() => {});
   }
 }
 

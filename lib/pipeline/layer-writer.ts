@@ -67,9 +67,14 @@ export class LayerWriter {
     this.#dense = new Map(dense);
   }
 
-  /** Leaves out what an earlier run has written of finished blocks. */
+  /**
+   * Leaves out what an earlier run has written of finished blocks.
+   *
+   * @throws `LUTRA_E_STRICT` in a strict job where that run recorded a warning
+   */
   takeOver(blocks: readonly FinishedBlock[]): void {
     for (const { layers, tensors } of blocks) {
+      if (this.context.strict) for (const { name, warnings } of layers) refuseWarnings(name, warnings);
       this.#solved += layers.length;
       for (const name of Object.keys(tensors)) {
         this.#dense.delete(name);

@@ -49,6 +49,20 @@ export class OutputDirectory {
   }
 
   /**
+   * Removes what a job that is no more has left of its work on `out`.
+   *
+   * @throws `LUTRA_E_EXISTS` where a job is at work there
+   */
+  static async removeLeftover(out: string): Promise<void> {
+    const path = resolve(out);
+    const work = `${path}.partial`;
+    if (!(await exists(work))) return;
+    const claimed = new OutputDirectory(path, work, undefined);
+    claimed.#mark = await takeOver(work);
+    await claimed.discard();
+  }
+
+  /**
    * Claims `out` and its work directory.
    *
    * @throws `LUTRA_E_SAME_PATH` where `out` is the source or holds it; `LUTRA_E_EXISTS` where it may not be replaced, another job

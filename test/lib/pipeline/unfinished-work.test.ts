@@ -38,17 +38,17 @@ function stopAt(phase: Progress['phase'], block = 0) {
 }
 
 /** A job that ended when two of its three blocks were finished, in a directory of its own. */
-async function unfinished(change: Partial<QuantizationJob> = {}): Promise<{ job: QuantizationJob; work: string }> {
-  const parent = join(scratch, `parent-${made++}`);
-  mkdirSync(parent);
-  const job = jobIn(parent, change);
-  await expect(quantizeModel({ onProgress: stopAt('collect', 3), ...job })).rejects.toBe(stop);
-  const { onProgress: _, ...quiet } = job;
-  return { job: quiet, work: `${job.out}.partial` };
-}
+const unfinished = () => copyOf('unfinished');
 
 /** A job that ended when all its blocks were finished, and its output not yet. */
-const unpublished = () => unfinished({ onProgress: stopAt('finish') });
+const unpublished = () => copyOf('unpublished');
+
+function copyOf(run: string): { job: QuantizationJob; work: string } {
+  const parent = join(scratch, `parent-${made++}`);
+  cpSync(join(scratch, run), parent, { recursive: true });
+  const job = jobIn(parent);
+  return { job, work: `${job.out}.partial` };
+}
 
 async function resumes(job: QuantizationJob, finished: number): Promise<void> {
   expect(await quantizeModel(job)).toMatchObject({ resumedBlocks: finished, out: job.out });
@@ -77,6 +77,11 @@ beforeAll(async () => {
   const job = jobIn(join(scratch, 'reference'));
   await quantizeModel(job);
   whole = filesOf(job.out);
+  for (const [run, onProgress] of [
+    ['unfinished', stopAt('collect', 3)],
+    ['unpublished', stopAt('finish')],
+  ] as const)
+    await expect(quantizeModel({ ...jobIn(join(scratch, run)), onProgress })).rejects.toBe(stop);
 });
 
 describe('the work of another job is refused by what differs', () => {
@@ -91,7 +96,7 @@ describe('the work of another job is refused by what differs', () => {
     ['shardBytes', { shardBytes: 30_000 }, '5000000000', '30000'],
   ];
   test('recipe, calibration, shard size', async () => {
-    const { job, work } = await unfinished();
+    const { job, work } = unfinished();
     for (const [what, change, found, expected] of changes) {
       const error = await refused({ ...job, ...change }, work);
       expect(error, what).toMatchObject({
@@ -108,7 +113,8 @@ describe('the work of another job is refused by what differs', () => {
   test('input files', async () => {
     const other = join(scratch, 'other');
     cpSync(model, other, { recursive: true });
-    const { job, work } = await unfinished({ model: other });
+    const { job: same, work } = unfinished();
+    const job = { ...same, model: other };
     writeFileSync(join(other, 'LICENSE'), 'new');
     expect(await refused(job, work)).toMatchObject({
       code: 'LUTRA_E_RESUME_MISMATCH',
@@ -128,7 +134,7 @@ describe('the work of another job is refused by what differs', () => {
     ['isa', 'abacus'],
     ['formatVersion', 2],
   ])('lutra.%s', async (part, value) => {
-    const { job, work } = await unfinished();
+    const { job, work } = unfinished();
     await editJournal(work, (journal) => {
       journal.identity.lutra[part] = value;
       // Another version may have journals of another form.
@@ -198,7 +204,7 @@ describe('work that is not as it was left is refused', () => {
   };
 
   test.each(damages)('%s', async (_, name, damage) => {
-    const { job, work } = await unfinished();
+    const { job, work } = unfinished();
     await damage(join(work, name), work);
     expect(await refused(job, work)).toMatchObject({
       code: 'LUTRA_E_RESUME_DAMAGED',
@@ -208,7 +214,7 @@ describe('work that is not as it was left is refused', () => {
   });
 
   test('what no block has finished may be anything', async () => {
-    const { job, work } = await unfinished();
+    const { job, work } = unfinished();
     flip(join(work, 'activations.1.scratch'), 0);
     writeFileSync(join(work, 'journal.json.new'), 'half');
     writeFileSync(join(work, 'checkpoint', 'config.json'), 'half');
@@ -220,7 +226,7 @@ describe('work that is not as it was left is refused', () => {
 
 describe('who has the work', () => {
   test('of two runs at once, one goes on', async () => {
-    const { job } = await unfinished();
+    const { job } = unfinished();
     const runs = await Promise.allSettled([quantizeModel(job), quantizeModel(job), quantizeModel(job)]);
     const failures = runs.flatMap((run) => (run.status === 'rejected' ? [run.reason] : []));
     expect(failures.map(({ code }) => code)).toEqual(['LUTRA_E_EXISTS', 'LUTRA_E_EXISTS']);
@@ -229,7 +235,7 @@ describe('who has the work', () => {
   });
 
   test('it stays where the output may not be replaced, and is gone on with where it may', async () => {
-    const { job, work } = await unfinished();
+    const { job, work } = unfinished();
     await quantizeModel(jobIn(join(dirname(job.out), 'older'), { recipe: { ...gptq, bits: 2 } }));
     renameSync(join(dirname(job.out), 'older', 'out'), job.out);
     rmSync(join(dirname(job.out), 'older'), { recursive: true });
@@ -239,9 +245,9 @@ describe('who has the work', () => {
   });
 
   test('it is removed by a run that starts afresh', async () => {
-    const { job } = await unfinished();
+    const { job } = unfinished();
     await resumes({ ...job, resume: false }, 0);
-    const again = await unfinished();
+    const again = unfinished();
     const other = { ...again.job, recipe: { ...gptq, bits: 2 }, resume: false };
     expect(await quantizeModel(other)).toMatchObject({ resumedBlocks: 0 });
     expect(readdirSync(dirname(other.out))).toEqual(['out']);
@@ -251,7 +257,7 @@ describe('who has the work', () => {
 describe('a run that was killed while its output took its name', () => {
   /** The work of a job that is through, as it is before it is removed. */
   async function published(): Promise<{ job: QuantizationJob; work: string }> {
-    const { job, work } = await unpublished();
+    const { job, work } = unpublished();
     cpSync(work, `${work}.copy`, { recursive: true });
     await quantizeModel(job);
     rmSync(join(`${work}.copy`, 'checkpoint'), { recursive: true });
@@ -270,7 +276,7 @@ describe('a run that was killed while its output took its name', () => {
 
   test('is not taken for one whose output is another', async () => {
     const { job, work } = await published();
-    const { job: other } = await unfinished();
+    const { job: other } = unfinished();
     await quantizeModel({ ...other, recipe: { ...gptq, bits: 2 }, resume: false });
     cpSync(join(other.out, 'manifest.json'), join(job.out, 'manifest.json'));
     const damaged = { code: 'LUTRA_E_RESUME_DAMAGED', where: join(job.out, 'manifest.json') };
@@ -287,7 +293,7 @@ describe('a run that was killed while its output took its name', () => {
 
   test('between the old output and the new one, completes the new one or brings the old one back', async () => {
     for (const resume of [true, false]) {
-      const { job, work } = await unpublished();
+      const { job, work } = unpublished();
       mkdirSync(join(work, 'replaced'));
       writeFileSync(join(work, 'replaced', 'old'), '');
       if (resume) await resumes(job, blocks);
@@ -327,6 +333,14 @@ describe('what a run says that ends early', () => {
     expect(await quantizeModel(job)).toMatchObject({ resumedBlocks: 1 });
   });
 
+  test('a strict run takes over no warning', async () => {
+    const job = jobIn(join(scratch, 'lenient'), { model: silent });
+    await expect(quantizeModel({ ...job, onProgress: stopAt('collect', 3) })).rejects.toBe(stop);
+    const refused = { code: 'LUTRA_E_STRICT', where: 'model.layers.1.self_attn.q_proj.weight', found: 'deadColumns' };
+    await expect(quantizeModel({ ...job, strict: true })).rejects.toMatchObject(refused);
+    expect(await quantizeModel(job)).toMatchObject({ resumedBlocks: 2 });
+  });
+
   test('an abort rejects with the reason as it is', async () => {
     const controller = new AbortController();
     const reason = new Error('enough');
@@ -357,7 +371,7 @@ describe('what a run says that ends early', () => {
   });
 
   test('a listener hears of the blocks that are taken over, and of no layer of theirs', async () => {
-    const { job } = await unfinished();
+    const { job } = unfinished();
     const layers: string[] = [];
     const phases: string[] = [];
     await quantizeModel({

@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   existsSync,
   mkdirSync,
@@ -139,6 +140,21 @@ describe('never over an existing output', () => {
       expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
       expect(readdirSync(join(parent, 'out')).filter((name) => /job|leftover/.test(name))).toEqual([]);
       rmSync(join(parent, 'out'), { recursive: true });
+    }
+  });
+
+  test.skipIf(process.platform !== 'linux')('a process that its parent never looks after has ended, too', async () => {
+    const { parent, model } = parentWithModel();
+    const keeper = spawn('sh', ['-c', 'sleep 0.1 & echo $!; exec sleep 60']);
+    try {
+      const [text] = (await once(keeper.stdout, 'data')) as [Buffer];
+      const pid = Number(text.toString());
+      await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'utf8')).toMatch(/\) Z /);
+      markedPartial(parent, markOf(pid));
+      await writeTo(model, join(parent, 'out'));
+      expect(readdirSync(parent).sort()).toEqual(['model', 'out']);
+    } finally {
+      keeper.kill();
     }
   });
 
