@@ -1,4 +1,4 @@
-import { open, rename, writeFile } from 'node:fs/promises';
+import { open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { onFile } from './system-error.js';
 
@@ -17,7 +17,15 @@ export async function syncDirectory(path: string): Promise<void> {
 /** Writes a file as a whole: whatever happens, `path` is the old one or the new one. On the disk when this ends. */
 export async function replaceFile(path: string, text: string): Promise<void> {
   const next = `${path}.new`;
-  await onFile(next, () => writeFile(next, text, { flush: true }));
-  await onFile(path, () => rename(next, path));
+  await onFile(next, async () => {
+    const handle = await open(next, 'w');
+    try {
+      await handle.writeFile(text);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(next, path);
+  });
   await syncDirectory(dirname(path));
 }
