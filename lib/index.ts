@@ -49,6 +49,7 @@ export {
   stackRows,
 } from './ops/index.js';
 export {
+  type BadWindow,
   type CalibrationJob,
   type Difference,
   type ExpectedInputs,

@@ -56,6 +56,12 @@ export class RowHessianCollector {
     return means;
   }
 
+  /** Begins again, with the same tensors. */
+  reset(): void {
+    this.#queries.fill(0);
+    this.#keys.fill(0);
+  }
+
   dispose(): void {
     this.#queries.dispose();
     this.#keys.dispose();

@@ -35,6 +35,14 @@ export class HessianCollector {
     for (const tapped of this.#inputs.values()) tapped.tokens += tapped.rowsARun;
   }
 
+  /** Begins again, with the same tensors. */
+  reset(): void {
+    for (const tapped of this.#inputs.values()) {
+      tapped.gram.fill(0);
+      tapped.tokens = 0;
+    }
+  }
+
   /**
    * The Hessian of one input and the tokens in it; the tensor passes to the caller, who disposes it.
    *

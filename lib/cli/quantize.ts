@@ -34,6 +34,7 @@ interface QuantizeOptions extends CommonOptions {
   heldOut?: number;
   sequenceLength?: number;
   seed?: number;
+  maxBadWindows?: number;
   threads: number;
   overwrite?: boolean;
   resume: boolean;
@@ -57,6 +58,7 @@ export function registerQuantize(program: Command): void {
     .option('--held-out <n>', 'windows besides that only measure (default: 0)', wholeNumber(0))
     .option('--sequence-length <n>', 'tokens a window (default: the smaller of model context and 2048)', wholeNumber(1))
     .option('--seed <n>', 'seed of the windows (default: 0)', wholeNumber(0))
+    .option('--max-bad-windows <n>', 'windows to leave out where activations overflow (default: 0)', wholeNumber(0))
     .addOption(threadsOption())
     .option('--shard-size <GB>', 'largest file of the output (default: 5)', realNumber(0.001))
     .option('--overwrite', 'replace an existing output')
@@ -79,7 +81,7 @@ const recorded = [
   'samples',
   'heldOut',
 ] as const;
-const recordedToo = ['sequenceLength', 'seed', 'shardSize'] as const;
+const recordedToo = ['sequenceLength', 'seed', 'maxBadWindows', 'shardSize'] as const;
 
 /** A recipe comes from the options, a file or a manifest: a usage error where it comes from none or from two of them. */
 function checkRecipeOptions(options: QuantizeOptions, command: Command): void {
@@ -128,11 +130,12 @@ async function jobOf(options: QuantizeOptions, run: Omit<QuantizationJob, 'recip
   const { fromManifest, calibration: file, documentSeparator: separator, shardSize } = options;
   if (fromManifest !== undefined)
     return recordedJob(fromManifest, { ...run, calibration: file === undefined ? undefined : { file } });
-  const { samples, heldOut, sequenceLength, seed } = options;
+  const { samples, heldOut, sequenceLength, seed, maxBadWindows } = options;
+  const numbers = { samples, heldOut, sequenceLength, seed, maxBadWindows };
   return {
     ...run,
     recipe: await readRecipe(options),
-    calibration: file === undefined ? undefined : { file, separator, samples, heldOut, sequenceLength, seed },
+    calibration: file === undefined ? undefined : { file, separator, ...numbers },
     shardBytes: shardSize === undefined ? undefined : Math.round(shardSize * 1e9),
   };
 }
@@ -155,6 +158,10 @@ function render(result: QuantizationResult): string {
   const warnings = result.layers.flatMap((layer) =>
     layer.warnings.map((warning) => `! ${layer.name}: ${warning.message}`),
   );
+  const left = result.badWindows.map(
+    ({ block, window }) => `! window ${window}: left out from block ${block} on, where activations are not finite`,
+  );
+  const kinds = Object.entries(result.warnings).map(([kind, count]) => `${count} ${kind}`);
   const tuned = result.finetune.map(
     ({ block, method, lossBefore, lossAfter }) =>
       `${method}, block ${block}: squared error ${lossBefore.toExponential(2)}, then ${lossAfter.toExponential(2)}`,
@@ -166,5 +173,6 @@ function render(result: QuantizationResult): string {
   const head = ['layer', 'relative error', 'held out', 'damping', 'dead', 'tokens'];
   const resumed =
     result.resumedBlocks > 0 ? [`${counted(result.resumedBlocks, 'block')} taken over from an earlier run`] : [];
-  return [table(head, rows), ...warnings, ...tuned, ...resumed, summary].join('\n');
+  const counts = `warnings: ${kinds.join(', ') || 'none'}`;
+  return [table(head, rows), ...warnings, ...left, ...tuned, ...resumed, counts, summary].join('\n');
 }

@@ -15,6 +15,7 @@ import { Program, type Weight } from '../ops/index.js';
 import type { BlockSample } from '../quantization/index.js';
 import { Tensor } from '../tensor/index.js';
 import type { Activations } from './activation-store.js';
+import type { WindowScreen } from './window-screen.js';
 
 export interface RunOptions {
   threads: number;
@@ -32,6 +33,8 @@ export interface BlockPass {
   into?: Activations | undefined;
   /** Called when a window, counted from 1, is through. */
   onWindow(window: number): void;
+  /** Forgets what taps have recorded: a window among them is to be left out, and all others come again. */
+  restart?(): void;
 }
 
 /** Takes all calibration windows through one block after another: one window at a time, each from position 0. */
@@ -46,6 +49,7 @@ export class BlockRunner {
     readonly sequenceLength: number,
     private readonly windows: number,
     private readonly store: Activations,
+    private readonly screen: WindowScreen,
     private readonly options: RunOptions,
   ) {
     this.#hidden = Tensor.zeros('f32', [sequenceLength, config.hiddenSize]);
@@ -67,21 +71,45 @@ export class BlockRunner {
     }
   }
 
-  /** Runs every window through a block in fp32. */
+  /** Tokens of the windows that are not left out. */
+  get tokens(): number {
+    return this.screen.good.length * this.sequenceLength;
+  }
+
+  /** Numbers of those windows, from 0. */
+  get goodWindows(): readonly number[] {
+    return this.screen.good;
+  }
+
+  /**
+   * Runs every window through a block in fp32, but for those that are left out.
+   *
+   * @throws `LUTRA_E_NON_FINITE` where one makes something else than numbers and no more may be left out
+   */
   async run(block: BlockGraph, weights: ReadonlyMap<string, Weight>, pass: BlockPass): Promise<void> {
     using program = this.#record(block, weights, pass);
     for (let window = 0; window < this.windows; window++) {
-      await this.store.read(window, this.#hidden);
-      await program.runAsync({ ...this.options, position: 0 });
+      if (!this.screen.isBad(window)) {
+        await this.store.read(window, this.#hidden);
+        await program.runAsync({ ...this.options, position: 0 });
+        if (!pass.attentionOnly && (await this.screen.drops(window, this.#hidden, block)) && pass.restart) {
+          pass.restart();
+          window = -1;
+          continue;
+        }
+      }
+      // Of a window that is left out something is stored, too: all of them have checksums.
+      if (pass.into && this.screen.isBad(window)) this.#hidden.fill(0);
       await pass.into?.write(window, this.#hidden);
-      pass.onWindow(window + 1);
+      if (!this.screen.isBad(window)) pass.onWindow(window + 1);
     }
   }
 
   /** What the block's linear layers read in whole windows, spread evenly, of at least `tokens` tokens where there are so many. */
   async sample(block: BlockGraph, weights: ReadonlyMap<string, Weight>, tokens: number): Promise<BlockSample> {
     const [length = 0] = this.#hidden.shape;
-    const count = Math.min(this.windows, Math.ceil(tokens / length));
+    const windows = this.screen.good;
+    const count = Math.min(windows.length, Math.ceil(tokens / length));
     const inputs = new Map<string, Tensor>();
     const dispose = () => {
       for (const tensor of inputs.values()) tensor.dispose();
@@ -95,8 +123,12 @@ export class BlockRunner {
           program.cacheAppend(x, rows);
         };
         using program = this.#record(block, weights, { tap });
-        await this.store.read(Math.floor((index * this.windows) / count), this.#hidden);
+        const window = windows[Math.floor((index * windows.length) / count)]!;
+        await this.store.read(window, this.#hidden);
         await program.runAsync({ ...this.options, position: 0 });
+        if (!(await this.screen.drops(window, this.#hidden, block))) continue;
+        dispose();
+        return await this.sample(block, weights, tokens);
       }
       return { inputs, sequenceLength: length, [Symbol.dispose]: dispose };
     } catch (error) {

@@ -2,10 +2,12 @@ import { prepareInputs, type TensorSource } from '../quantization/index.js';
 import { BlockRunner } from './block-runner.js';
 import { type ActivationStores, type BlockWork, loadBlock } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import type { BadWindow } from './job.js';
 import type { ActivationRecord, Journal } from './journal.js';
 import type { JobContext, LayerWriter } from './layer-writer.js';
 import { quantizeBlock } from './solve-block.js';
 import { transformBlock } from './transform-block.js';
+import { WindowScreen } from './window-screen.js';
 
 /** What the blocks of a job are taken through with. */
 export interface BlockStream {
@@ -48,8 +50,11 @@ export async function streamBlocks(
   stores: ActivationStores,
 ): Promise<void> {
   const { graph } = source;
-  const { windows, sequenceLength } = calibration;
-  const runner = new BlockRunner(graph.config, sequenceLength, windows.length, stores.inputs, context);
+  const { windows, sequenceLength, record } = calibration;
+  const screening = { ...context, budget: record.maxBadWindows, what: 'calibration window' };
+  const note = (bad: BadWindow) => layers.badWindows.push(bad);
+  const screen = new WindowScreen(windows.length, screening, journal.results.badWindows, note);
+  const runner = new BlockRunner(graph.config, sequenceLength, windows.length, stores.inputs, screen, context);
   try {
     if (journal.blocks.length === 0) await embed(source, { runner, windows, stores }, context);
     for (const block of graph.blocks.slice(journal.blocks.length)) {

@@ -24,6 +24,8 @@ export interface CalibrationInputs {
     heldOut: number;
     sequenceLength: number;
     seed: number;
+    /** Windows that may be left out. */
+    maxBadWindows: number;
     tokens: number;
   };
 }
@@ -45,13 +47,14 @@ export async function readCalibration(
   const sequenceLength = wholeNumber(job.sequenceLength ?? longest, 'sequenceLength', 1, config.context);
   const seed = wholeNumber(job.seed ?? 0, 'seed', 0, Number.MAX_SAFE_INTEGER);
   const heldOut = wholeNumber(job.heldOut ?? 0, 'heldOut', 0, 2 ** 20);
+  const maxBadWindows = wholeNumber(job.maxBadWindows ?? 0, 'maxBadWindows', 0, samples - 1);
   const corpus = await readCorpus(job, signal);
   const tokens = await tokenizeCorpus(corpus, await loadTokenizer(model), signal);
   const options = { samples, sequenceLength, seed };
   const windows = drawWindows(tokens, options, corpus.where);
   const { sha256 } = corpus;
   const separator = job.separator ?? null;
-  const record = { sha256, separator, samples, heldOut, sequenceLength, seed, tokens: tokens.length };
+  const record = { sha256, separator, samples, heldOut, sequenceLength, seed, maxBadWindows, tokens: tokens.length };
   const others = drawHeldOut(tokens, options, heldOut, corpus.where);
   return { windows, heldOut: others, sequenceLength, tokens: tokens.length, record };
 }

@@ -15,11 +15,12 @@ export interface SolvedBlock {
 export async function finetuneBlock(work: BlockWork, { solved, inputs, targets }: SolvedBlock): Promise<void> {
   const { source, block, weights, runner, layers, context, step } = work;
   const { recipe, threads, signal, report } = context;
+  const good = runner.goodWindows;
   const windows = {
-    count: step.windows,
+    count: good.length,
     sequenceLength: runner.sequenceLength,
-    input: (window: number, hidden: Tensor) => inputs.read(window, hidden),
-    target: (window: number, hidden: Tensor) => targets.read(window, hidden),
+    input: (index: number, hidden: Tensor) => inputs.read(good[index]!, hidden),
+    target: (index: number, hidden: Tensor) => targets.read(good[index]!, hidden),
   };
   for (const choice of recipe.finetune) {
     const method = findMethod(finetunes, choice.method, 'recipe.finetune');

@@ -8,7 +8,7 @@ import {
   recordHeadBackward,
 } from '../models/index.js';
 import { Program } from '../ops/index.js';
-import { asFloat32, type TensorSource } from '../quantization/index.js';
+import { asFloat32, refuseNonFinite, type TensorSource } from '../quantization/index.js';
 import { Tensor } from '../tensor/index.js';
 import { ActivationStore } from './activation-store.js';
 import { loadBlock } from './block-work.js';
@@ -19,6 +19,8 @@ import type { JobContext } from './layer-writer.js';
 const mostTokens = 2 ** 14;
 /** Rows of logits at a time. */
 const logitRows = 256;
+
+const overflow = { what: 'the activations', hint: 'The model overflows on this text.' };
 
 /** A block on the way back. */
 export interface BlockFisher {
@@ -100,6 +102,8 @@ export class FisherPass {
       for (const window of this.#windows.keys()) {
         await this.store.read(this.#place(block.index, window), input);
         await program.runAsync({ ...this.context, position: 0 });
+        const call = { ...this.context, where: `${block.prefix}, window ${window} of the allocation` };
+        await refuseNonFinite(hidden, call, overflow);
         await this.store.write(this.#place(block.index + 1, window), hidden);
         this.#report('forward', block, window);
       }

@@ -7,6 +7,7 @@ import { ActivationGenerations, type Checksums, type KeptActivations } from './a
 import { BlockRunner } from './block-runner.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import type { JobContext, LayerWriter } from './layer-writer.js';
+import { WindowScreen } from './window-screen.js';
 
 type Weights = ReadonlyMap<string, Weight>;
 
@@ -33,8 +34,10 @@ export class HeldOutWindows {
     if (!heldOut.length) return null;
     const shape = { sequenceLength, hiddenSize: config.hiddenSize };
     const store = await ActivationGenerations.open(directory, 'held-out', { shape, kept, signal: context.signal });
+    // None is left out: they only measure.
+    const screen = new WindowScreen(heldOut.length, { ...context, budget: 0, what: 'window held out' });
     return new HeldOutWindows(
-      new BlockRunner(config, sequenceLength, heldOut.length, store, context),
+      new BlockRunner(config, sequenceLength, heldOut.length, store, screen, context),
       store,
       heldOut,
       context,
@@ -51,7 +54,11 @@ export class HeldOutWindows {
     const [calibration, heldOut] = [new HessianCollector(), new HessianCollector()];
     const meter = new BlockMeter(block, weights, calibration, heldOut, this.context);
     try {
-      await runner.run(block, weights, { tap: calibration.tap, onWindow: () => calibration.ran() });
+      await runner.run(block, weights, {
+        tap: calibration.tap,
+        onWindow: () => calibration.ran(),
+        restart: () => calibration.reset(),
+      });
       await this.runner.run(block, weights, { tap: heldOut.tap, onWindow: () => heldOut.ran() });
       return meter;
     } catch (error) {

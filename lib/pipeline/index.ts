@@ -1,4 +1,5 @@
 export type {
+  BadWindow,
   CalibrationJob,
   ExpectedInputs,
   FinetuneResult,

@@ -16,6 +16,8 @@ export type CalibrationJob = CorpusSource & {
   heldOut?: number | undefined;
   /** Draws the windows; 0 by default. */
   seed?: number | undefined;
+  /** Windows that may be left out because activations in them are NaN or infinite, on record; 0 by default. */
+  maxBadWindows?: number | undefined;
 };
 
 export interface QuantizationJob {
@@ -94,8 +96,14 @@ export interface FinetuneResult extends FinetuneReport {
   method: string;
 }
 
+/** A window that is left out from a block on, because activations are NaN or infinite there. Both from 0. */
+export interface BadWindow {
+  block: number;
+  window: number;
+}
+
 /** What became of every part of the model. */
-export type JobResults = Pick<QuantizationResult, 'layers' | 'transforms' | 'finetune'>;
+export type JobResults = Pick<QuantizationResult, 'layers' | 'transforms' | 'finetune' | 'badWindows'>;
 
 export interface QuantizationResult {
   out: string;
@@ -113,4 +121,8 @@ export interface QuantizationResult {
   transforms: TransformResult[];
   /** Of every block in turn; empty where the recipe has no finetuning. */
   finetune: FinetuneResult[];
+  /** Calibration windows that were left out, in the order in which that was found. */
+  badWindows: BadWindow[];
+  /** How often each kind of warning was recorded, `badWindow` for windows that were left out; empty where all went the plain way. */
+  warnings: Record<string, number>;
 }

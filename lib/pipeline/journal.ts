@@ -39,7 +39,15 @@ const checksums = z.record(z.string(), z.number());
 const contentSchema = z.strictObject({
   identity: z.looseObject({}),
   chosen: z.strictObject({ recipe: z.looseObject({}), scaleDtypes: z.record(z.string(), z.string()) }),
-  blocks: z.array(z.strictObject({ layers: records, transforms: records, finetune: records, tensors: checksums })),
+  blocks: z.array(
+    z.strictObject({
+      layers: records,
+      transforms: records,
+      finetune: records,
+      badWindows: records,
+      tensors: checksums,
+    }),
+  ),
   activations: z.strictObject({ inputs: z.array(z.number()), heldOut: z.array(z.number()).nullable() }).nullable(),
 });
 const fileSchema = z.strictObject({
@@ -108,6 +116,7 @@ export class Journal {
       layers: blocks.flatMap(({ layers }) => layers),
       transforms: blocks.flatMap(({ transforms }) => transforms),
       finetune: blocks.flatMap(({ finetune }) => finetune),
+      badWindows: blocks.flatMap(({ badWindows }) => badWindows),
     };
   }
 

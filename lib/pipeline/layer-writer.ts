@@ -17,7 +17,7 @@ import {
   type Warning,
 } from '../quantization/index.js';
 import { type Dtype, type QuantizedTensor, Tensor } from '../tensor/index.js';
-import type { FinetuneResult, LayerResult, QuantizedLayer, TransformResult } from './job.js';
+import type { BadWindow, FinetuneResult, LayerResult, QuantizedLayer, TransformResult } from './job.js';
 import type { FinishedBlock } from './journal.js';
 import type { Progress } from './progress.js';
 
@@ -51,6 +51,7 @@ export class LayerWriter {
   readonly #layers: LayerResult[] = [];
   readonly transforms: TransformResult[] = [];
   readonly finetune: FinetuneResult[] = [];
+  readonly badWindows: BadWindow[] = [];
   readonly #dense: Map<string, Dtype>;
   /** Tensors of finished blocks. */
   readonly #finished = new Set<string>();
@@ -92,6 +93,7 @@ export class LayerWriter {
       layers: this.#layers.splice(0),
       transforms: this.transforms.splice(0),
       finetune: this.finetune.splice(0),
+      badWindows: this.badWindows.splice(0),
       tensors,
     };
   }

@@ -13,7 +13,7 @@ import {
 import { addon } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
-import type { FinetuneResult, JobResults, LayerResult, TransformResult } from './job.js';
+import type { BadWindow, FinetuneResult, JobResults, LayerResult, TransformResult } from './job.js';
 import type { JobIdentity } from './job-identity.js';
 import type { Progress } from './progress.js';
 
@@ -36,6 +36,7 @@ export interface Manifest {
   layers: LayerResult[];
   transforms: TransformResult[];
   finetune: FinetuneResult[];
+  badWindows: BadWindow[];
 }
 
 /** What wrote a result. */
@@ -43,10 +44,10 @@ export const provenance = (): Manifest['lutra'] => ({ version, formatVersion, is
 
 export function manifestOf(
   { lutra, recipe, calibration, shardBytes, inputs }: JobIdentity,
-  { layers, transforms, finetune }: JobResults,
+  { layers, transforms, finetune, badWindows }: JobResults,
   outputs: Outputs,
 ): Manifest {
-  return { lutra, recipe, calibration, shardBytes, inputs, layers, transforms, finetune, outputs };
+  return { lutra, recipe, calibration, shardBytes, inputs, layers, transforms, finetune, badWindows, outputs };
 }
 
 /** Hashes every file of the model that the checkpoint is made from. @throws `LUTRA_E_HEADER` where one lies elsewhere, `LUTRA_E_IO` */

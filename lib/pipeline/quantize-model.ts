@@ -21,6 +21,7 @@ import { hashInputs, manifestFile, manifestOf, provenance, runLogFile } from './
 import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js';
 import { requireInputs, requireText } from './recorded-job.js';
 import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
+import { countWarnings } from './warnings.js';
 
 /**
  * Quantizes a model directory into a new one: every linear layer of its blocks; what no method of the recipe changes stays byte
@@ -218,6 +219,7 @@ async function resultOf(
     bitsPerParameter: written.bitsPerParameter,
     seconds: secondsSince(started),
     peakRssBytes: peakRssBytes(),
+    warnings: countWarnings(results),
     ...results,
   };
 }

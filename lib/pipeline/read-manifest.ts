@@ -24,6 +24,7 @@ const schema = z.looseObject({
       heldOut: count,
       sequenceLength: count,
       seed: count,
+      maxBadWindows: count,
     })
     .nullable(),
   shardBytes: z.int().min(1),
@@ -32,7 +33,10 @@ const schema = z.looseObject({
     tensors: z.record(z.string(), z.string().regex(/^[0-9a-f]{8}$/)),
     files: z.record(plainName, sha256),
   }),
-  layers: z.array(z.looseObject({ name: z.string() })),
+  layers: z.array(
+    z.looseObject({ name: z.string(), warnings: z.array(z.object({ kind: z.string(), message: z.string() })) }),
+  ),
+  badWindows: z.array(z.object({ block: count, window: count })),
 });
 
 /**

@@ -33,8 +33,8 @@ export async function recordedJob(directory: string, repetition: Repetition): Pr
       expected: `the text with SHA-256 ${calibration.sha256}`,
       hint: 'Give the same text: `calibration`, or --calibration on the command line.',
     });
-  const { separator, samples, heldOut, sequenceLength, seed } = calibration;
-  const cut = { separator: separator ?? undefined, samples, heldOut, sequenceLength, seed };
+  const { separator, samples, heldOut, sequenceLength, seed, maxBadWindows } = calibration;
+  const cut = { separator: separator ?? undefined, samples, heldOut, sequenceLength, seed, maxBadWindows };
   return { ...repetition, calibration: { ...repetition.calibration, ...cut }, recipe, shardBytes, expected };
 }
 

@@ -1,4 +1,5 @@
 import { HessianCollector, RowHessianCollector } from '../calibration/index.js';
+import { lutraError } from '../errors.js';
 import { type LinearNode, rolesOf } from '../models/index.js';
 import { Program } from '../ops/index.js';
 import { isSequential, needsOf, prepareInputs, type Statistics } from '../quantization/index.js';
@@ -42,6 +43,7 @@ async function solveBlock(work: BlockWork, solved: SolvedNode[] | null): Promise
       }
       const taken = collected?.hessians.take(input);
       try {
+        if (taken) requireTokens(taken.tokens, work.runner, input);
         const { rows = null } = nodes.includes(rolesOf(work.block).q) ? (collected ?? {}) : {};
         using attention = rows && (await attentionStatistics(work, rows));
         await solveLayers(work, nodes, taken ?? {}, { input, attention, solved });
@@ -81,12 +83,22 @@ async function collectStatistics(
         hessians.ran();
         context.report({ phase: 'collect', ...step, window });
       },
+      restart: () => {
+        hessians.reset();
+        rows?.reset();
+      },
     });
     return { hessians, rows, dispose };
   } catch (error) {
     dispose();
     throw error;
   }
+}
+
+/** A Hessian that has lost a window, or has one twice, must not be solved with. */
+function requireTokens(found: number, { tokens: expected }: BlockWork['runner'], where: string): void {
+  if (found === expected) return;
+  throw lutraError('LUTRA_E_INTERNAL', { message: 'the Hessian is not of all windows', where, found, expected });
 }
 
 /** Layers that share their input. */

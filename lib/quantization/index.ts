@@ -1,5 +1,5 @@
 export { type AllocatedLayer, type Allocation, allocateWidths, type WidthOption, withWidths } from './allocation.js';
-export { refuseNonFinite } from './finite.js';
+export { nonFinite, refuseNonFinite } from './finite.js';
 export type { HeadStatistics } from './joined-rows.js';
 export type {
   BlockSample,
@@ -29,7 +29,7 @@ export type {
 export { gridOf, isPinned, matchesLayer, type Override } from './overrides.js';
 export { layoutOf, pack } from './pack.js';
 export type { PairDtype } from './pair.js';
-export { asFloat32, energy } from './passes.js';
+export { asFloat32, energy, findNonFinite } from './passes.js';
 export { type BinaryPlanes, type PlanesOptions, packPlanes, toPlanes } from './planes.js';
 export { proxyLoss } from './proxy-loss.js';
 export { type QuantizeOptions, quantize } from './quantize.js';

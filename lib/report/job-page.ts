@@ -1,4 +1,4 @@
-import type { LayerResult } from '../pipeline/index.js';
+import type { LayerResult, Manifest } from '../pipeline/index.js';
 import { type BlockSeries, blocksPlot } from './blocks-plot.js';
 import { histogramPlot } from './histogram-plot.js';
 import { blockOf, type JobReport, kindOf } from './job-report.js';
@@ -15,7 +15,7 @@ export function jobPage(report: JobReport): string {
   const { name, manifest } = report;
   return pageOf(`Quantized: ${name}`, [
     factsSection(report),
-    warningsSection(manifest.layers),
+    warningsSection(manifest),
     layersSection(manifest.layers),
     finetuneSection(report),
     weightsSection(report),
@@ -25,14 +25,14 @@ export function jobPage(report: JobReport): string {
 }
 
 function factsSection({ manifest, runLog, bitsPerWeight, bitsPerParameter, sizes }: JobReport): string {
-  const { recipe, layers, calibration, lutra } = manifest;
+  const { recipe, layers, badWindows, calibration, lutra } = manifest;
   const { bits, groupSize, symmetric } = recipe.grid;
   const beside = [
     ...recipe.transforms.map(({ method }) => method),
     ...recipe.finetune.map(({ method }) => method),
     ...(recipe.lowRank ? [recipe.lowRank.method] : []),
   ];
-  const warnings = layers.reduce((sum, layer) => sum + layer.warnings.length, 0);
+  const warnings = layers.reduce((sum, layer) => sum + layer.warnings.length, badWindows.length);
   const facts: [string, string][] = [
     ['method', [recipe.solver.method, ...beside].join(' + ')],
     ['grid', `W${bits}${groupSize === -1 ? ', a group a row' : `g${groupSize}`}${symmetric ? ', symmetric' : ''}`],
@@ -55,9 +55,11 @@ function factsSection({ manifest, runLog, bitsPerWeight, bitsPerParameter, sizes
   return `<dl class="facts">${facts.map(item).join('')}</dl>`;
 }
 
-function warningsSection(layers: readonly LayerResult[]): string {
+function warningsSection({ layers, badWindows }: Manifest): string {
   const all = layers.flatMap(({ name, warnings }) => warnings.map((warning) => ({ name, ...warning })));
-  if (!all.length) return '<h2>Warnings</h2>\n<p class="note">None: every layer went the plain way.</p>';
+  const left = badWindows.map(({ block, window }) => `window ${window}: left out from block ${block} on`);
+  if (!all.length && !left.length)
+    return '<h2>Warnings</h2>\n<p class="note">None: every layer went the plain way.</p>';
   const kinds = [...new Set(all.map(({ kind }) => kind))];
   const counts = kinds.map((kind) => {
     const own = all.filter((warning) => warning.kind === kind);
@@ -66,10 +68,14 @@ function warningsSection(layers: readonly LayerResult[]): string {
   return [
     '<section>',
     '<h2>Warnings</h2>',
-    tableHtml(['kind', 'warnings', 'layers'], counts),
+    tableHtml(
+      ['kind', 'warnings', 'layers'],
+      left.length ? [...counts, ['badWindow', String(left.length), '-']] : counts,
+    ),
     `<details${attributes(all.length <= 20 ? { open: 'open' } : {})}><summary>Every warning</summary>`,
     '<ul class="list">',
     ...all.map(({ name, kind, message }) => `<li><b>${escaped(name)}</b> ${escaped(`${kind}: ${message}`)}</li>`),
+    ...left.map((text) => `<li>${escaped(text)}</li>`),
     '</ul>',
     '</details>',
     '</section>',

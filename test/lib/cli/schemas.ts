@@ -83,6 +83,8 @@ export const results = {
     layers: z.array(layer),
     transforms: z.array(z.looseObject({ block: number, method: z.string() })),
     finetune: z.array(z.strictObject({ block: number, method: z.string(), lossBefore: number, lossAfter: number })),
+    badWindows: z.array(z.strictObject({ block: number, window: number })),
+    warnings: z.record(z.string(), number),
   }),
   eval: evaluation,
   compare: comparison,

@@ -240,6 +240,7 @@ test('the manifest tells what the checkpoint was made from, and no time, path or
     'layers',
     'transforms',
     'finetune',
+    'badWindows',
     'outputs',
   ]);
   expect(manifest.recipe.solver.method).toBe('gptq');
