@@ -145,6 +145,7 @@ void LutActivations::multiply_by_panels(const uint8_t* memory, size_t weight, in
   bool started = false;
   for (int64_t t = first; t < last; ++t)
     started = start_tile(memory, weight, lut_tile(weights, t), t, tokens, sums(t), kLutTileRows);
+  if (panels_->begin) panels_->begin(tokens);
   for (int64_t p = 0; p < panel_count_; ++p) {
     const int64_t begin = p * panels_->cols;
     const int64_t end = std::min(layout.cols, begin + panels_->cols);
@@ -154,6 +155,7 @@ void LutActivations::multiply_by_panels(const uint8_t* memory, size_t weight, in
       panels_->multiply(tile, begin, end, lane, memory + p * prepared_bytes_, tokens, sums(t), started || p > 0);
     }
   }
+  if (panels_->end) panels_->end();
   for (int64_t t = first; t < last; ++t)
     for (int64_t token = 0; token < tokens; ++token)
       std::copy_n(sums(t) + token * kLutTileRows, lut_tile(weights, t).rows,

@@ -104,6 +104,10 @@ struct LutPanelKernels {
   // rows past tile.rows hold means nothing.
   void (*multiply)(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
                    int64_t tokens, float* sums, bool accumulate);
+
+  // What a thread does before its products with so many tokens and after them; null where there is nothing to do.
+  void (*begin)(int64_t tokens) = nullptr;
+  void (*end)() = nullptr;
 };
 
 struct LutGemmKernels {

@@ -24,18 +24,6 @@ struct alignas(64) TileConfig {
   uint8_t lines[16] = {};
 };
 
-// Tiles 0-3 are products, 4 and 5 activations, 6 and 7 weights.
-LUTRA_INLINE void configure(int64_t tokens) {
-  TileConfig config;
-  for (int i = 0; i < 8; ++i) {
-    config.line_bytes[i] = 64;
-    config.lines[i] = static_cast<uint8_t>(i < 6 ? tokens : 16);
-  }
-  // The intrinsic names only the first bytes of what it reads: all of it must be in memory.
-  __asm__ volatile("" ::"m"(config));
-  _tile_loadconfig(&config);
-}
-
 // Blocks of tokens of one height.
 struct Blocks {
   int64_t count;
@@ -45,6 +33,26 @@ struct Blocks {
   int64_t begin(int64_t b) const { return lut_min(b * height, tokens - height); }
   int64_t skip(int64_t b) const { return b * height - begin(b); }  // tokens that the block before has
 };
+
+Blocks blocks_of(int64_t tokens) {
+  const int64_t count = (tokens + kTile - 1) / kTile;
+  return {count, (tokens + count - 1) / count, tokens};
+}
+
+// Configures the tiles, which costs as much as a fifth of a panel's product: 0-3 are products, 4 and 5 activations, 6
+// and 7 weights.
+void begin(int64_t tokens) {
+  TileConfig config;
+  for (int i = 0; i < 8; ++i) {
+    config.line_bytes[i] = 64;
+    config.lines[i] = static_cast<uint8_t>(i < 6 ? blocks_of(tokens).height : 16);
+  }
+  // The intrinsic names only the first bytes of what it reads: all of it must be in memory.
+  __asm__ volatile("" ::"m"(config));
+  _tile_loadconfig(&config);
+}
+
+void end() { _tile_release(); }
 
 // What the products in a buffer still owe the sums: N blocks of tokens from `block` on times M registers of rows.
 struct Debt {
@@ -188,9 +196,8 @@ template <int D>
 void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* panel, const uint8_t* prepared,
               int64_t tokens, float* sums, bool accumulate) {
   const Panel p = {tile, first, last, panel, prepared, sums, accumulate};
-  const int64_t count = (tokens + kTile - 1) / kTile;
-  const Blocks blocks = {count, (tokens + count - 1) / count, tokens};
-  configure(blocks.height);
+  const Blocks blocks = blocks_of(tokens);
+  const int64_t count = blocks.count;
   const int64_t pairs = count / 2 * 2;
   if (tile.stored_rows == kLutTileRows) {
     multiply_blocks<D, 2, 2>(p, blocks, 0, pairs, 0);
@@ -202,12 +209,16 @@ void multiply(const LutTile& tile, int64_t first, int64_t last, const uint8_t* p
       multiply_blocks<D, 1, 1>(p, blocks, pairs, count, row);
     }
   }
-  _tile_release();
 }
 
-constexpr LutPanelKernels kFast = integer_panels<1>("u8 tiles", multiply<1>);
-constexpr LutPanelKernels kFastPlanes = integer_planes_panels("u8 tiles of rounded values", multiply<1>);
-constexpr LutPanelKernels kAccurate = integer_panels<2>("u8 tiles, two digits of x", multiply<2>);
+constexpr LutPanelKernels with_tiles(LutPanelKernels panels) {
+  panels.begin = begin;
+  panels.end = end;
+  return panels;
+}
+constexpr LutPanelKernels kFast = with_tiles(integer_panels<1>("u8 tiles", multiply<1>));
+constexpr LutPanelKernels kFastPlanes = with_tiles(integer_planes_panels("u8 tiles of rounded values", multiply<1>));
+constexpr LutPanelKernels kAccurate = with_tiles(integer_panels<2>("u8 tiles, two digits of x", multiply<2>));
 
 }  // namespace
 
