@@ -1,5 +1,6 @@
 // Fills integer panels and lays out activations for them.
 #include "kernels/lut_gemm/lut_gemm_avx512.h"
+#include "kernels/lut_gemm/lut_gemm_avx512vbmi_planes.h"
 #include "kernels/lut_gemm/lut_gemm_integer_panel.h"
 
 namespace lutra {
@@ -106,28 +107,6 @@ struct Codes {
   }
 };
 
-// The value that a row's planes give a code, rounded to 1 / 255 of their range. The table holds u8 [code][16 rows].
-template <int B>
-struct PlaneValues {
-  __m512i table[1 << (B - 2)];
-
-  template <int Shift>
-  inline __attribute__((always_inline)) __m512i operator()(__m512i fields) const {
-    const __m512i rows =
-        _mm512_set_epi32(0x0f0f0f0f, 0x0e0e0e0e, 0x0d0d0d0d, 0x0c0c0c0c, 0x0b0b0b0b, 0x0a0a0a0a, 0x09090909, 0x08080808,
-                         0x07070707, 0x06060606, 0x05050505, 0x04040404, 0x03030303, 0x02020202, 0x01010101, 0);
-    const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << B) - 1) << 4));
-    const __m512i moved = Shift < 4 ? _mm512_slli_epi32(fields, Shift < 4 ? 4 - Shift : 0)
-                                    : _mm512_srli_epi32(fields, Shift < 4 ? 0 : Shift - 4);
-    const __m512i index = _mm512_ternarylogic_epi32(moved, mask, rows, 0xea);  // (moved & mask) | rows
-    if (B == 2) return _mm512_permutexvar_epi8(index, table[0]);
-    const __m512i low = _mm512_permutex2var_epi8(table[0], index, table[1 % (1 << (B - 2))]);
-    if (B == 3) return low;
-    const __m512i high = _mm512_permutex2var_epi8(table[2 % (1 << (B - 2))], index, table[3 % (1 << (B - 2))]);
-    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
-  }
-};
-
 // Fields of B bits, one a nibble: columns p and p + 4 of each byte's eight.
 template <class Map>
 LUTRA_INLINE void store_nibbles(const Map& map, __m512i nibbles, int p, uint8_t* out) {
@@ -179,44 +158,6 @@ void expand_codes(const LutTile& tile, int64_t first, int64_t last, uint8_t* pan
     for (int64_t row = 0; row < tile.stored_rows; row += 16)
       expand_chunk<B>(Codes<B>{}, codes + row, tile.stored_rows, out + row * 4);
   }
-}
-
-// The values of 16 rows of a group, all one where their range is under kLutSmallest, and in `fold` what one unit of
-// them is worth and the offset of their least.
-template <int B>
-PlaneValues<B> plane_values(const LutTile& tile, int64_t group, int64_t row, float* fold) {
-  __m512 alphas[B];
-  __m512 least = _mm512_setzero_ps();
-  __m512 range = _mm512_setzero_ps();
-  __m512 sum = _mm512_setzero_ps();
-  LUTRA_UNROLL
-  for (int b = 0; b < B; ++b) {
-    alphas[b] = lut_load(tile.scales, (group * B + b) * tile.stored_rows + row, tile.scale_type);
-    least = _mm512_add_ps(least, _mm512_min_ps(alphas[b], _mm512_setzero_ps()));
-    range = _mm512_add_ps(range, _mm512_abs_ps(alphas[b]));
-    sum = _mm512_add_ps(sum, alphas[b]);
-  }
-  const __mmask16 usable = _mm512_cmp_ps_mask(range, _mm512_set1_ps(kLutSmallest), _CMP_GE_OQ);
-  const __m512 inverse = _mm512_maskz_div_ps(usable, _mm512_set1_ps(255.0f), range);
-  alignas(64) uint8_t bytes[16 << B];
-  for (int code = 0; code < 1 << B; ++code) {
-    __m512 value = _mm512_sub_ps(_mm512_setzero_ps(), least);
-    LUTRA_UNROLL
-    for (int b = 0; b < B; ++b)
-      if (code >> b & 1) value = _mm512_add_ps(value, alphas[b]);
-    const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(value, inverse));
-    _mm_store_si128(reinterpret_cast<__m128i*>(bytes + 16 * code),
-                    _mm512_cvtusepi32_epi8(_mm512_max_epi32(rounded, _mm512_setzero_si512())));
-  }
-  __m512 offset = _mm512_mul_ps(sum, _mm512_set1_ps(-0.5f));
-  if (tile.offset == LutOffset::kReal)
-    offset = lut_load(tile.offsets, group * tile.stored_rows + row, tile.offset_type);
-  _mm512_store_ps(fold, _mm512_mul_ps(range, _mm512_set1_ps(1.0f / 255.0f)));
-  _mm512_store_ps(fold + kLutTileRows, _mm512_add_ps(offset, least));
-  PlaneValues<B> values;
-  LUTRA_UNROLL
-  for (int i = 0; i < 1 << (B - 2); ++i) values.table[i] = _mm512_load_si512(bytes + 64 * i);
-  return values;
 }
 
 template <int B>
