@@ -180,8 +180,9 @@ LUTRA_INLINE void lut_rows(const LutTile& tile, const LutTables& tables, int64_t
 
 template <class Policy, int B, bool P>
 static void lut_tile_rows(const LutTile& tile, const LutTables& tables, float* y, bool accumulate) {
-  // Planes need B sums a register of rows: two such registers fill what four do for uniform weights.
-  constexpr int kWide = P ? 2 : 4;
+  // All rows of a full tile: half of them would walk the codes twice, every other pair of lines a time. The sums of
+  // planes then spill, which costs less.
+  constexpr int kWide = 4;
   int64_t row = 0;
   for (; row + 16 * kWide <= tile.stored_rows; row += 16 * kWide)
     lut_rows<Policy, B, P, kWide>(tile, tables, row, y, accumulate);
