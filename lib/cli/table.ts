@@ -1,3 +1,5 @@
+export { bytesText as megabytes } from '../report/index.js';
+
 /** Lines up rows under their heads: text to the left, numbers to the right, two spaces between. */
 export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
   const cells = rows.map((row) => row.map(String));
@@ -13,15 +15,6 @@ export function table(head: readonly string[], rows: readonly (readonly (string 
 
 const isNumeric = (cell: string | number | undefined) =>
   typeof cell === 'number' || /^[-+]?[\d.,]+( ?[±%x].*)?$|^-$/.test(cell ?? '');
-
-/** Bytes as a person reads them. */
-export function megabytes(bytes: number): string {
-  return bytes < 1e6
-    ? `${(bytes / 1e3).toFixed(1)} kB`
-    : bytes < 1e9
-      ? `${(bytes / 1e6).toFixed(2)} MB`
-      : `${(bytes / 1e9).toFixed(2)} GB`;
-}
 
 /** A number with its noun, for example "1 window" and "2 windows". */
 export const counted = (count: number, one: string, many = `${one}s`): string => `${count} ${count === 1 ? one : many}`;

@@ -6,6 +6,7 @@ import { loadTokenizer } from '../../../lib/inference/index.js';
 import { addon } from '../../../lib/native/index.js';
 import { Program } from '../../../lib/ops/index.js';
 import { type Manifest, type QuantizationJob, quantizeModel, recordedJob } from '../../../lib/pipeline/index.js';
+import { WindowScreen } from '../../../lib/pipeline/window-screen.js';
 import { Tensor } from '../../../lib/tensor/index.js';
 
 import { memoryAtRest } from '../../memory-at-rest.js';
@@ -109,6 +110,13 @@ describe('a job fails', () => {
       where: `model.layers.0, calibration window ${bad[0]}`,
       found: 'badWindow',
     });
+  });
+
+  test('where it is strict, and an earlier run was not', async () => {
+    const screening = { budget: 3, strict: true, what: 'calibration window', threads: 0, signal: undefined };
+    const made = () => new WindowScreen(8, screening, [{ block: 1, window: 3 }]);
+    const error = { code: 'LUTRA_E_STRICT', where: 'block 1, calibration window 3', found: 'badWindow' };
+    expect(made).toThrow(expect.objectContaining(error));
   });
 
   test('where a window held out is bad, whatever the budget', async () => {

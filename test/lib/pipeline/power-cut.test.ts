@@ -29,8 +29,8 @@ test.skipIf(process.platform !== 'linux')(
         cuts.push({ at, directory, finished });
       };
       await quantizeModel({ ...job, out: join(parent, 'out'), onProgress });
-    disk.leave(parent, join(scratch, 'end'));
-    expect(filesOf(join(scratch, 'end', 'out'))).toEqual(filesOf(join(parent, 'out')));
+      disk.leave(parent, join(scratch, 'end'));
+      expect(filesOf(join(scratch, 'end', 'out'))).toEqual(filesOf(join(parent, 'out')));
     }
     const later = (block: number) => [`collect ${block}`, `quantize ${block}`];
     const blocks = ['journal 1', ...later(2), 'advance 2', 'journal 2', ...later(3), 'journal 3'];
