@@ -1,13 +1,21 @@
 /**
  * Writes a checkpoint with the shapes of a well-known model and random weights, for measuring memory and time:
  *
- *     tsx bench/memory/synthetic-checkpoint.ts <directory> [tinyllama-1.1b | tinyllama-1.1b-two-blocks]
+ *     tsx bench/memory/synthetic-checkpoint.ts <directory> [name of `configs`] [--sparse]
  *
- * BF16 in two shards, normal weights of the usual scale, a tokenizer that maps every byte to an id of its own.
+ * BF16 in shards, normal weights of the usual scale, a tokenizer that maps every byte to an id of its own. A sparse one takes no
+ * disk: all but the first numbers of a tensor are zeros that are not stored.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { planSafetensors, SafetensorsWriter } from '../../lib/formats/index.js';
+import {
+  defaultShardBytes,
+  type PlannedTensor,
+  planSafetensors,
+  type SafetensorsPlan,
+  SafetensorsWriter,
+} from '../../lib/formats/index.js';
 import { buildGraph, parseConfig } from '../../lib/models/index.js';
 import { elements, Tensor } from '../../lib/tensor/index.js';
 
@@ -30,12 +38,35 @@ const tinyLlama = {
   eos_token_id: 2,
 };
 
-const configs: Record<string, Record<string, unknown>> = {
-  'tinyllama-1.1b': tinyLlama,
-  'tinyllama-1.1b-two-blocks': { ...tinyLlama, num_hidden_layers: 2 },
+const llama2 = {
+  ...tinyLlama,
+  hidden_size: 4096,
+  intermediate_size: 11008,
+  num_hidden_layers: 32,
+  num_key_value_heads: 32,
+  max_position_embeddings: 4096,
 };
 
-const shardBytes = 1.2e9;
+export const configs: Record<string, Record<string, unknown>> = {
+  'tinyllama-1.1b': tinyLlama,
+  'tinyllama-1.1b-two-blocks': { ...tinyLlama, num_hidden_layers: 2 },
+  'tinyllama-1.1b-one-block': { ...tinyLlama, num_hidden_layers: 1, vocab_size: 512 },
+  'llama-2-7b': llama2,
+  tiny: {
+    ...tinyLlama,
+    hidden_size: 64,
+    intermediate_size: 96,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    vocab_size: 300,
+    max_position_embeddings: 64,
+  },
+  'llama-2-7b-one-block': { ...llama2, num_hidden_layers: 1, vocab_size: 512 },
+};
+
+/** Numbers that a sparse tensor holds. */
+const sparseElements = 2048;
 
 /** BF16 bits of normal values of standard deviation `scale`, from a small fixed table: writing must not be the slow part. */
 function normalTable(scale: number): Uint16Array {
@@ -96,11 +127,24 @@ function tokenizer(): Record<string, unknown> {
   };
 }
 
-export async function writeSyntheticCheckpoint(directory: string, name = 'tinyllama-1.1b'): Promise<void> {
+export interface SyntheticOptions {
+  sparse?: boolean;
+  /** Changes what the files say, which need not be a model then. */
+  edit?: (tensors: Map<string, PlannedTensor>) => void;
+  /** Fields of config.json over those of the shapes, unknown to the tensors. */
+  config?: Record<string, unknown>;
+  shardBytes?: number;
+}
+
+export async function writeSyntheticCheckpoint(
+  directory: string,
+  name = 'tinyllama-1.1b',
+  options: SyntheticOptions = {},
+): Promise<void> {
   const config = configs[name];
   if (!config) throw new Error(`no shapes for ${name}: ${Object.keys(configs).join(', ')}`);
   mkdirSync(directory, { recursive: true });
-  writeFileSync(join(directory, 'config.json'), JSON.stringify(config, null, 2));
+  writeFileSync(join(directory, 'config.json'), JSON.stringify({ ...config, ...options.config }, null, 2));
   writeFileSync(join(directory, 'tokenizer.json'), JSON.stringify(tokenizer()));
   writeFileSync(
     join(directory, 'tokenizer_config.json'),
@@ -113,9 +157,13 @@ export async function writeSyntheticCheckpoint(directory: string, name = 'tinyll
     }),
   );
   const { shapes } = buildGraph(parseConfig(config, name));
-  const planned = [...shapes].map(([tensor, shape]) => ({ name: tensor, dtype: 'BF16' as const, shape }));
-  const writer = await SafetensorsWriter.create(directory, planSafetensors(planned, { shardBytes }));
+  const planned = new Map<string, PlannedTensor>();
+  for (const [tensor, shape] of shapes) planned.set(tensor, { name: tensor, dtype: 'BF16', shape });
+  options.edit?.(planned);
+  const plan = planSafetensors([...planned.values()], { shardBytes: options.shardBytes ?? defaultShardBytes });
   const weights = normalTable(0.02);
+  if (options.sparse) return await writeSparse(directory, plan, weights);
+  const writer = await SafetensorsWriter.create(directory, plan);
   let seed = 0;
   for (const [tensorName, shape] of shapes) {
     const tensor = Tensor.zeros('bf16', shape);
@@ -127,8 +175,24 @@ export async function writeSyntheticCheckpoint(directory: string, name = 'tinyll
   await writer.close();
 }
 
+async function writeSparse(directory: string, plan: SafetensorsPlan, weights: Uint16Array): Promise<void> {
+  for (const { name, header, size } of plan.files) {
+    const path = join(directory, name);
+    const file = await open(path, 'w');
+    await file.write(header, 0, header.length, 0);
+    for (const entry of plan.entries.values()) {
+      if (entry.file !== name) continue;
+      const bytes = Math.min(2 * sparseElements, entry.end - entry.begin);
+      await file.write(new Uint8Array(weights.buffer, 0, bytes), 0, bytes, entry.begin);
+    }
+    await file.truncate(size);
+    await file.close();
+  }
+  if (plan.index) writeFileSync(join(directory, 'model.safetensors.index.json'), plan.index);
+}
+
 const [, script, directory, name] = process.argv;
 if (script?.endsWith('synthetic-checkpoint.ts')) {
   if (!directory) throw new Error('usage: tsx bench/memory/synthetic-checkpoint.ts <directory> [name]');
-  await writeSyntheticCheckpoint(directory, name);
+  await writeSyntheticCheckpoint(directory, name, { sparse: process.argv.includes('--sparse') });
 }

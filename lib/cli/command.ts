@@ -164,6 +164,26 @@ export const realNumber =
     return value;
   };
 
+const units: Readonly<Record<string, number>> = {
+  B: 1,
+  KB: 1e3,
+  MB: 1e6,
+  GB: 1e9,
+  TB: 1e12,
+  KIB: 2 ** 10,
+  MIB: 2 ** 20,
+  GIB: 2 ** 30,
+  TIB: 2 ** 40,
+};
+
+/** Parses a number of bytes with a unit, such as 4GB or 1.5GiB. */
+export function memorySize(text: string): number {
+  const [, number = '', unit = ''] = /^(\d+(?:\.\d+)?)\s*([a-z]+)$/i.exec(text.trim()) ?? [];
+  const bytes = Math.round(Number(number) * (units[unit.toUpperCase()] ?? Number.NaN));
+  if (number !== '' && Number.isSafeInteger(bytes) && bytes > 0) return bytes;
+  throw new InvalidArgumentError('a size such as 4GB or 2GiB is needed.');
+}
+
 /** The text of a file. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`, and `LUTRA_E_OPTION` where it is not UTF-8 */
 export async function readText(path: string): Promise<string> {
   const bytes = await onFile(path, () => readFile(path));

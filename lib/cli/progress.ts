@@ -2,24 +2,39 @@ import { SingleBar } from 'cli-progress';
 import type { ComparisonProgress } from '../comparison/index.js';
 import type { EvaluationProgress } from '../evaluation/index.js';
 import type { Progress } from '../pipeline/index.js';
-import { counted } from './table.js';
+import { JobProgress } from './job-progress.js';
+import { renderPlan } from './plan.js';
+import { counted, duration, megabytes } from './table.js';
 
 type Event = Progress | EvaluationProgress | ComparisonProgress;
 
 /** Milliseconds between two lines where stderr is no terminal. */
 const lineInterval = 2000;
 
-/**
- * Shows progress on stderr: a bar on a terminal, else a line when a layer is done or some seconds have passed.
- * `stop` leaves the terminal as it was.
- */
-export function progressReporter(): { report: (event: Event) => void; stop: () => void } {
-  return process.stderr.isTTY ? bar() : lines();
+/** A step for a person: what is done, the share of everything, and the seconds that are left where they are known. */
+interface Step {
+  what: string;
+  share: number;
+  secondsLeft: number | null;
 }
 
-function bar(): { report: (event: Event) => void; stop: () => void } {
+export interface ProgressReporter {
+  report(event: Event): void;
+  /** Leaves the terminal as it was. */
+  stop(): void;
+}
+
+/**
+ * Shows progress on stderr: the plan of a job, then a bar on a terminal, else a line when a layer is done or some seconds have
+ * passed. What is done never becomes less.
+ */
+export function progressReporter(): ProgressReporter {
+  return process.stderr.isTTY ? bar(new Follower()) : lines(new Follower());
+}
+
+function bar(follower: Follower): ProgressReporter {
   const view = new SingleBar({
-    format: '{bar} {percentage}% {what}',
+    format: '{bar} {percentage}% {what}{rest}',
     stream: process.stderr,
     clearOnComplete: true,
     hideCursor: true,
@@ -27,10 +42,12 @@ function bar(): { report: (event: Event) => void; stop: () => void } {
   let started = false;
   return {
     report(event) {
-      const { what, share } = describe(event);
-      if (!started) view.start(1000, 0, { what });
+      const step = follower.follow(event);
+      if (!('run' in event) && event.phase === 'plan') process.stderr.write(`${renderPlan(event.plan)}\n`);
+      const texts = { what: step.what, rest: restOf(step) };
+      if (!started) view.start(1000, 0, texts);
       started = true;
-      view.update(Math.round(1000 * share), { what });
+      view.update(Math.floor(1000 * step.share), texts);
     },
     stop() {
       if (started) view.stop();
@@ -38,72 +55,97 @@ function bar(): { report: (event: Event) => void; stop: () => void } {
   };
 }
 
-function lines(): { report: (event: Event) => void; stop: () => void } {
+function lines(follower: Follower): ProgressReporter {
   let last = Date.now();
   return {
     report(event) {
+      const step = follower.follow(event);
       const now = Date.now();
       const { phase } = 'run' in event ? event.step : event;
+      if (!('run' in event) && event.phase === 'plan') process.stderr.write(`${renderPlan(event.plan)}\n`);
       if (phase !== 'quantize' && now - last < lineInterval) return;
       last = now;
-      const { what, share } = describe(event);
-      process.stderr.write(`${(100 * share).toFixed(0).padStart(3)} % ${what}\n`);
+      process.stderr.write(
+        `${Math.floor(100 * step.share)
+          .toString()
+          .padStart(3)} % ${step.what}${restOf(step)}\n`,
+      );
     },
     stop() {},
   };
 }
 
-/** What an event says to a person, and the share of its phase that is done. */
-function describe(event: Event): { what: string; share: number } {
-  if ('run' in event) {
-    const { what, share } = describe(event.step);
-    return { what: `${event.what}: ${what}`, share: (Math.max(0, event.run - 1) + share) / event.runs };
+/** How long it will take, and the memory that the process has now. */
+const restOf = ({ secondsLeft }: Step): string =>
+  `${secondsLeft === null ? '' : `, ${duration(secondsLeft)} left`}, ${megabytes(process.memoryUsage.rss())}`;
+
+/** Follows one command: a job, an evaluation, or the jobs and evaluations of a comparison. */
+class Follower {
+  #job = new JobProgress();
+  #run = 0;
+  #share = 0;
+
+  follow(event: Event): Step {
+    if (!('run' in event)) return this.#step(event, event.phase === 'evaluate' ? 0 : 1);
+    if (event.run !== this.#run) this.#job = new JobProgress();
+    this.#run = event.run;
+    const { what, share } = this.#step(event.step, event.run ? 0.8 : 0);
+    this.#share = Math.max(this.#share, (event.run + share) / (event.runs + 1));
+    return { what: `${event.what}: ${what}`, share: this.#share, secondsLeft: null };
   }
-  switch (event.phase) {
-    case 'preflight':
-      return { what: `checking ${event.layer}`, share: event.index / event.layers };
-    case 'hash':
-      return { what: `hashing ${event.file}`, share: event.totalBytes ? event.bytes / event.totalBytes : 1 };
-    case 'resume':
-      return { what: `going on behind ${blockOf(event)}`, share: shareOf(event, 1) };
-    case 'journal':
-      return { what: `${blockOf(event)}: on the disk`, share: shareOf(event, 1) };
-    case 'calibrate':
-      return { what: `calibrating on ${counted(event.windows, 'window')} of ${event.sequenceLength} tokens`, share: 0 };
-    case 'embed':
-      return { what: 'embedding the calibration text', share: event.window / event.windows };
-    case 'target':
-      return { what: `${blockOf(event)}: running the original block`, share: shareOf(event, 0) };
-    case 'collect':
-      return {
-        what: `${blockOf(event)}: collecting Hessians`,
-        share: shareOf(event, event.window / event.windows / 2),
-      };
-    case 'allocate':
-      return {
-        what: `${blockOf(event)}: measuring widths`,
-        share: shareOf(event, event.window / event.windows),
-      };
-    case 'transform':
-      return { what: `${blockOf(event)}: ${event.method}`, share: shareOf(event, 0.5) };
-    case 'quantize':
-      return {
-        what: `${event.layer}: relative error ${event.relativeError.toExponential(2)}`,
-        share: event.index / event.layers,
-      };
-    case 'finetune':
-      return {
-        what: `${blockOf(event)}: ${event.method}, epoch ${event.epoch} of ${event.epochs}, loss ${event.loss.toExponential(2)}`,
-        share: shareOf(event, (1 + event.epoch / event.epochs) / 2),
-      };
-    case 'advance':
-      return { what: `${blockOf(event)}: feeding the next block`, share: shareOf(event, event.window / event.windows) };
-    case 'finish':
-      return { what: 'bringing the checkpoint to disk', share: 1 };
-    case 'evaluate':
-      return { what: `evaluating, ${event.done} of ${event.total} tokens`, share: event.done / event.total };
+
+  /** @param ofJob the share of a job where an evaluation follows it */
+  #step(event: Progress | EvaluationProgress, ofJob: number): Step {
+    const what = describe(event);
+    if (event.phase === 'evaluate')
+      return { what, share: ofJob + ((1 - ofJob) * event.done) / event.total, secondsLeft: null };
+    const { share, secondsLeft } = this.#job.follow(event);
+    return { what, share: ofJob * share, secondsLeft };
   }
 }
 
+/** What an event says to a person. */
+function describe(event: Progress | EvaluationProgress): string {
+  switch (event.phase) {
+    case 'plan':
+      return 'planned';
+    case 'preflight':
+      return `checking ${event.layer}`;
+    case 'hash':
+      return `hashing ${event.file}`;
+    case 'calibrate':
+      return `calibrating on ${counted(event.windows, 'window')} of ${event.sequenceLength} tokens`;
+    case 'embed':
+      return 'embedding the calibration text';
+    case 'target':
+      return `${blockOf(event)}: running the original block`;
+    case 'collect':
+      return `${blockOf(event)}: collecting Hessians`;
+    case 'allocate':
+      return `${blockOf(event)}: measuring widths`;
+    case 'transform':
+      return `${blockOf(event)}: ${event.method}`;
+    case 'quantize':
+      return `${blockOf(event)}: ${layerLine(event)}`;
+    case 'finetune':
+      return `${blockOf(event)}: ${event.method}, epoch ${event.epoch} of ${event.epochs}, loss ${event.loss.toExponential(2)}`;
+    case 'advance':
+      return `${blockOf(event)}: feeding the next block`;
+    case 'resume':
+      return `going on behind ${blockOf(event)}`;
+    case 'journal':
+      return `${blockOf(event)}: on the disk`;
+    case 'finish':
+      return 'bringing the checkpoint to disk';
+    case 'evaluate':
+      return `evaluating, ${event.done} of ${event.total} tokens`;
+  }
+}
+
+function layerLine({ layer, relativeError, damping, warnings }: Extract<Progress, { phase: 'quantize' }>): string {
+  const parts = [`${layer}: relative error ${relativeError.toExponential(2)}`];
+  if (damping !== null) parts.push(`damping ${damping}`);
+  return [...parts, ...new Set(warnings)].join(', ');
+}
+
 const blockOf = ({ block, blocks }: { block: number; blocks: number }) => `block ${block} of ${blocks}`;
-const shareOf = ({ block, blocks }: { block: number; blocks: number }, within: number) => (block - 1 + within) / blocks;

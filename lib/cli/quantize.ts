@@ -2,7 +2,9 @@ import type { Command } from 'commander';
 import { readSettings } from '../formats/index.js';
 import {
   type Progress,
+  planQuantization,
   type QuantizationJob,
+  type QuantizationPlan,
   type QuantizationResult,
   quantizeModel,
   recordedJob,
@@ -11,12 +13,14 @@ import { type RecipeInput, solvers } from '../quantization/index.js';
 import {
   type CommonOptions,
   type Invocation,
+  memorySize,
   realNumber,
   runCommand,
   threadsOption,
   wholeNumber,
   withCommonOptions,
 } from './command.js';
+import { renderPlan } from './plan.js';
 import { progressReporter } from './progress.js';
 import { counted, megabytes, table } from './table.js';
 
@@ -40,6 +44,8 @@ interface QuantizeOptions extends CommonOptions {
   resume: boolean;
   strict?: boolean;
   shardSize?: number;
+  maxMemory?: number;
+  dryRun?: boolean;
 }
 
 export function registerQuantize(program: Command): void {
@@ -61,11 +67,15 @@ export function registerQuantize(program: Command): void {
     .option('--max-bad-windows <n>', 'windows to leave out where activations overflow (default: 0)', wholeNumber(0))
     .addOption(threadsOption())
     .option('--shard-size <GB>', 'largest file of the output (default: 5)', realNumber(0.001))
+    .option('--max-memory <size>', 'memory that the process may have, such as 4GB or 2GiB', memorySize)
     .option('--overwrite', 'replace an existing output')
     .option('--no-resume', 'start afresh where a run of this job has left unfinished work')
     .option('--strict', 'fail on the first warning of a layer instead of recording it')
+    .option('--dry-run', 'check everything that needs no weights, print the plan and write nothing')
     .action((modelDir: string, options: QuantizeOptions, command: Command) => {
       checkRecipeOptions(options, command);
+      if (options.dryRun)
+        return runCommand('quantize', options, (invocation) => plan(modelDir, options, invocation), renderPlan);
       return runCommand('quantize', options, (invocation) => run(modelDir, options, invocation), render);
     });
 }
@@ -97,20 +107,19 @@ function checkRecipeOptions(options: QuantizeOptions, command: Command): void {
     command.error('error: a recipe file says method, bits, group size and symmetry itself');
 }
 
-async function run(model: string, options: QuantizeOptions, { signal }: Invocation): Promise<QuantizationResult> {
+async function run(model: string, options: QuantizeOptions, invocation: Invocation): Promise<QuantizationResult> {
+  const job = await jobOf(model, options, invocation);
   const progress = progressReporter();
   const resumeHint = `go on with: ${commandLine()}`;
   let kept = '';
   try {
-    const { out, overwrite, resume, strict, threads } = options;
     const onProgress = (event: Progress) => {
       if (event.phase === 'journal' || event.phase === 'resume') kept = keptOf(event);
       progress.report(event);
     };
-    const run = { model, out, overwrite, resume, resumeHint, strict, threads, signal, onProgress };
-    return await quantizeModel(await jobOf(options, run));
+    return await quantizeModel({ ...job, resumeHint, onProgress });
   } catch (error) {
-    if (kept && error === signal.reason && error instanceof Error) error.message += `. ${kept}: ${resumeHint}`;
+    if (kept && error === job.signal?.reason && error instanceof Error) error.message += `. ${kept}: ${resumeHint}`;
     throw error;
   } finally {
     progress.stop();
@@ -126,8 +135,14 @@ function commandLine(): string {
   return ['lutra', ...words.map(quoted)].join(' ');
 }
 
-async function jobOf(options: QuantizeOptions, run: Omit<QuantizationJob, 'recipe'>): Promise<QuantizationJob> {
+async function plan(model: string, options: QuantizeOptions, invocation: Invocation): Promise<QuantizationPlan> {
+  return await planQuantization(await jobOf(model, options, invocation), { measureTime: true });
+}
+
+async function jobOf(model: string, options: QuantizeOptions, { signal }: Invocation): Promise<QuantizationJob> {
   const { fromManifest, calibration: file, documentSeparator: separator, shardSize } = options;
+  const { out, overwrite, resume, strict, threads, maxMemory: maxMemoryBytes } = options;
+  const run = { model, out, overwrite, resume, strict, threads, maxMemoryBytes, signal };
   if (fromManifest !== undefined)
     return recordedJob(fromManifest, { ...run, calibration: file === undefined ? undefined : { file } });
   const { samples, heldOut, sequenceLength, seed, maxBadWindows } = options;

@@ -10,6 +10,7 @@ export {
   type CheckpointPlanOptions,
   type CheckpointTensor,
   CheckpointWriter,
+  checkOutput,
   checksumText,
   formatVersion,
   OutputDirectory,

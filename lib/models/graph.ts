@@ -1,5 +1,6 @@
 import { lutraError } from '../errors.js';
 import type { LlamaConfig } from './config.js';
+import { extraTensors } from './extra-tensors.js';
 
 /** One linear layer of a block, y = x · Wᵀ + bias. */
 export interface LinearNode {
@@ -124,9 +125,10 @@ function buildBlock(config: LlamaConfig, index: number): BlockGraph {
  *
  * @param tensors the checkpoint's tensors by name.
  * @throws `LUTRA_E_NOT_FOUND` for a missing tensor, `LUTRA_E_SHAPE` for layers that `num_hidden_layers` does not count,
- *   `LUTRA_E_UNSUPPORTED_MODEL` for a bias that config.json does not announce.
+ *   `LUTRA_E_UNSUPPORTED_MODEL` for a bias that config.json does not announce, and what `extraTensors` throws.
+ * @returns `extraTensors`
  */
-export function checkNames(graph: ModelGraph, tensors: ReadonlyMap<string, unknown>, where: string): void {
+export function checkNames(graph: ModelGraph, tensors: ReadonlyMap<string, unknown>, where: string): string[] {
   for (const name of graph.shapes.keys())
     if (!tensors.has(name))
       throw lutraError('LUTRA_E_NOT_FOUND', {
@@ -148,6 +150,7 @@ export function checkNames(graph: ModelGraph, tensors: ReadonlyMap<string, unkno
           expected: 'attention_bias or mlp_bias',
         });
     }
+  return extraTensors(graph, tensors, where);
 }
 
 function checkLayerCount({ blocks }: ModelGraph, tensors: ReadonlyMap<string, unknown>, where: string): void {

@@ -40,8 +40,6 @@ export interface BlockPass {
 /** Takes all calibration windows through one block after another: one window at a time, each from position 0. */
 export class BlockRunner {
   readonly #hidden: Tensor;
-  readonly #scratch: BlockScratch;
-  readonly #cache: BlockCache;
   readonly #cosSin: Tensor;
 
   constructor(
@@ -53,8 +51,6 @@ export class BlockRunner {
     private readonly options: RunOptions,
   ) {
     this.#hidden = Tensor.zeros('f32', [sequenceLength, config.hiddenSize]);
-    this.#scratch = new BlockScratch(config, sequenceLength);
-    this.#cache = createBlockCache(config, sequenceLength);
     this.#cosSin = ropeTable(config, sequenceLength);
   }
 
@@ -87,7 +83,8 @@ export class BlockRunner {
    * @throws `LUTRA_E_NON_FINITE` where one makes something else than numbers and no more may be left out
    */
   async run(block: BlockGraph, weights: ReadonlyMap<string, Weight>, pass: BlockPass): Promise<void> {
-    using program = this.#record(block, weights, pass);
+    using memory = new PassMemory(this.config, this.sequenceLength);
+    using program = this.#record(memory, block, weights, pass);
     for (let window = 0; window < this.windows; window++) {
       if (!this.screen.isBad(window)) {
         await this.store.read(window, this.#hidden);
@@ -114,6 +111,7 @@ export class BlockRunner {
     const dispose = () => {
       for (const tensor of inputs.values()) tensor.dispose();
     };
+    using memory = new PassMemory(this.config, length);
     try {
       for (let index = 0; index < count; index++) {
         const tap: Tap = (input, x, program) => {
@@ -122,7 +120,7 @@ export class BlockRunner {
           using rows = kept.rows(index * length, (index + 1) * length);
           program.cacheAppend(x, rows);
         };
-        using program = this.#record(block, weights, { tap });
+        using program = this.#record(memory, block, weights, { tap });
         const window = windows[Math.floor((index * windows.length) / count)]!;
         await this.store.read(window, this.#hidden);
         await program.runAsync({ ...this.options, position: 0 });
@@ -138,6 +136,7 @@ export class BlockRunner {
   }
 
   #record(
+    { scratch, cache }: PassMemory,
     block: BlockGraph,
     weights: ReadonlyMap<string, Weight>,
     { tap, attentionTap, attentionOnly }: Pick<BlockPass, 'tap' | 'attentionTap' | 'attentionOnly'>,
@@ -146,8 +145,8 @@ export class BlockRunner {
     const record = attentionOnly ? recordQueriesAndKeys : recordBlock;
     record(program, this.config, block, weights, {
       hidden: this.#hidden,
-      scratch: this.#scratch,
-      cache: this.#cache,
+      scratch,
+      cache,
       cosSin: this.#cosSin,
       products: { mode: 'exact' },
       tap,
@@ -157,7 +156,24 @@ export class BlockRunner {
   }
 
   dispose(): void {
-    this.#scratch.dispose();
-    for (const tensor of [this.#hidden, this.#cache.keys, this.#cache.values, this.#cosSin]) tensor.dispose();
+    this.#hidden.dispose();
+    this.#cosSin.dispose();
+  }
+}
+
+/** What one window needs inside a block: there while windows run, not while layers are solved. */
+class PassMemory {
+  readonly scratch: BlockScratch;
+  readonly cache: BlockCache;
+
+  constructor(config: LlamaConfig, sequenceLength: number) {
+    this.scratch = new BlockScratch(config, sequenceLength);
+    this.cache = createBlockCache(config, sequenceLength);
+  }
+
+  [Symbol.dispose](): void {
+    this.scratch.dispose();
+    this.cache.keys.dispose();
+    this.cache.values.dispose();
   }
 }

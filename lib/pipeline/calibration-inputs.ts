@@ -1,7 +1,7 @@
 import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
-import { loadTokenizer } from '../inference/index.js';
 import type { LlamaConfig } from '../models/index.js';
+import type { Tokenizer } from '../tokenizer/index.js';
 import type { CalibrationJob } from './job.js';
 
 /** The literature's number and longest length of windows (GPTQ, arXiv 2210.17323, section 4). */
@@ -30,26 +30,41 @@ export interface CalibrationInputs {
   };
 }
 
-/**
- * Reads the calibration text and draws its windows.
- *
- * @throws `LUTRA_E_OPTION` for numbers that make no sense, `LUTRA_E_CALIBRATION_TOO_SHORT`, and what the corpus and the
- *   tokenizer throw.
- */
-export async function readCalibration(
+/** How many windows there are going to be, and of how many tokens. */
+export interface WindowSizes {
+  readonly samples: number;
+  readonly heldOut: number;
+  readonly sequenceLength: number;
+}
+
+/** @throws `LUTRA_E_OPTION` for numbers that make no sense */
+export function windowSizes(
   job: CalibrationJob,
-  model: string,
   config: LlamaConfig,
-  signal: AbortSignal | undefined,
-): Promise<CalibrationInputs> {
+): WindowSizes & { seed: number; maxBadWindows: number } {
   const samples = wholeNumber(job.samples ?? defaultSamples, 'samples', 1, 2 ** 20);
   const longest = Math.min(longestDefault, config.context);
   const sequenceLength = wholeNumber(job.sequenceLength ?? longest, 'sequenceLength', 1, config.context);
   const seed = wholeNumber(job.seed ?? 0, 'seed', 0, Number.MAX_SAFE_INTEGER);
   const heldOut = wholeNumber(job.heldOut ?? 0, 'heldOut', 0, 2 ** 20);
   const maxBadWindows = wholeNumber(job.maxBadWindows ?? 0, 'maxBadWindows', 0, samples - 1);
+  return { samples, heldOut, sequenceLength, seed, maxBadWindows };
+}
+
+/**
+ * Reads the calibration text and draws its windows.
+ *
+ * @throws `LUTRA_E_CALIBRATION_TOO_SHORT`, and what `windowSizes` and the corpus throw.
+ */
+export async function readCalibration(
+  job: CalibrationJob,
+  tokenizer: Tokenizer,
+  config: LlamaConfig,
+  signal: AbortSignal | undefined,
+): Promise<CalibrationInputs> {
+  const { samples, heldOut, sequenceLength, seed, maxBadWindows } = windowSizes(job, config);
   const corpus = await readCorpus(job, signal);
-  const tokens = await tokenizeCorpus(corpus, await loadTokenizer(model), signal);
+  const tokens = await tokenizeCorpus(corpus, tokenizer, signal);
   const options = { samples, sequenceLength, seed };
   const windows = drawWindows(tokens, options, corpus.where);
   const { sha256 } = corpus;

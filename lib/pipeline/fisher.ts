@@ -18,7 +18,11 @@ import type { JobContext } from './layer-writer.js';
 /** Tokens that the derivatives are taken on; windows are not cut. */
 const mostTokens = 2 ** 14;
 /** Rows of logits at a time. */
-const logitRows = 256;
+export const logitRows = 256;
+
+/** Windows that the derivatives are taken on. */
+export const fisherWindows = (windows: number, sequenceLength: number): number =>
+  Math.min(windows, Math.max(1, Math.floor(mostTokens / sequenceLength)));
 
 const overflow = { what: 'the activations', hint: 'The model overflows on this text.' };
 
@@ -48,7 +52,7 @@ export class FisherPass {
     private readonly context: JobContext,
   ) {
     const { windows, sequenceLength } = calibration;
-    const count = Math.min(windows.length, Math.max(1, Math.floor(mostTokens / sequenceLength)));
+    const count = fisherWindows(windows.length, sequenceLength);
     this.#windows = Array.from({ length: count }, (_, i) => windows[Math.floor((i * windows.length) / count)]!);
     this.#tape = createBlockTape(source.graph.config, sequenceLength);
   }

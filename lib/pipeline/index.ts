@@ -10,8 +10,12 @@ export type {
   TransformResult,
 } from './job.js';
 export { type Manifest, provenance, runLogFile } from './manifest.js';
+export type { MemoryEstimate, MemoryParts } from './memory-estimate.js';
+export { type PlannedBlock, type PlannedLayer, planQuantization, type QuantizationPlan } from './plan.js';
+export { needsCalibration } from './prepare-job.js';
 export type { Progress, ProgressPhase } from './progress.js';
-export { needsCalibration, quantizeModel } from './quantize-model.js';
+export { quantizeModel } from './quantize-model.js';
 export { readManifest } from './read-manifest.js';
 export { type Repetition, recordedJob } from './recorded-job.js';
+export type { TimeEstimate } from './time-estimate.js';
 export { type Difference, type Verification, type VerifyOptions, verifyCheckpoint } from './verify-checkpoint.js';

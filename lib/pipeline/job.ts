@@ -40,6 +40,11 @@ export interface QuantizationJob {
   strict?: boolean | undefined;
   /** Lanes to use at most; the whole pool by default. Never changes the output. */
   threads?: number | undefined;
+  /**
+   * The most memory that the process may hold: the job is refused where its plan needs more, and ends with `LUTRA_E_MEMORY` where
+   * it comes to hold more.
+   */
+  maxMemoryBytes?: number | undefined;
   signal?: AbortSignal | undefined;
   /** Called with every step; never after the job has settled. */
   onProgress?: ((event: Progress) => void) | undefined;

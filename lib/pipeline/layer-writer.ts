@@ -100,8 +100,9 @@ export class LayerWriter {
 
   /** @throws `LUTRA_E_STRICT` for a warning in a strict job, and what the method throws */
   async solve(block: BlockGraph, node: LinearNode, w: Tensor, inputs: LayerInputs): Promise<SolvedNode> {
+    const begin = performance.now();
     const solved = await solveMatrix(w, this.context.recipe, inputs, this.#call(node));
-    return this.#solvedNode(block, node, w, { ...solved, tokens: inputs.tokens });
+    return this.#solvedNode(block, node, w, { ...solved, tokens: inputs.tokens, begin });
   }
 
   /** The same for a layer whose heads have statistics of their own. */
@@ -111,8 +112,9 @@ export class LayerWriter {
     w: Tensor,
     inputs: { heads: AsyncIterable<HeadStatistics>; tokens: number | null },
   ): Promise<SolvedNode> {
+    const begin = performance.now();
     const solved = await solveHeads(w, this.context.recipe, inputs.heads, this.#call(node));
-    return this.#solvedNode(block, node, w, { ...solved, tokens: inputs.tokens });
+    return this.#solvedNode(block, node, w, { ...solved, tokens: inputs.tokens, begin });
   }
 
   #call({ name }: LinearNode): Call {
@@ -124,7 +126,7 @@ export class LayerWriter {
     block: BlockGraph,
     node: LinearNode,
     w: Tensor,
-    solved: SolvedMatrix & { tokens: number | null },
+    { begin, ...solved }: SolvedMatrix & { tokens: number | null; begin: number },
   ): SolvedNode {
     const { report } = solved;
     const original = this.context.onLayer ? w.reshape(w.shape) : null;
@@ -143,6 +145,9 @@ export class LayerWriter {
         index: this.#solved,
         layers: this.layers,
         relativeError: report.relativeError,
+        damping: report.damping,
+        warnings: report.warnings.map(({ kind }) => kind),
+        seconds: (performance.now() - begin) / 1000,
       });
     } catch (error) {
       dispose();

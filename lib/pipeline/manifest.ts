@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
+import { lutraError } from '../errors.js';
 import {
   type Checkpoint,
   type CheckpointPlan,
@@ -50,25 +51,36 @@ export function manifestOf(
   return { lutra, recipe, calibration, shardBytes, inputs, layers, transforms, finetune, badWindows, outputs };
 }
 
-/** Hashes every file of the model that the checkpoint is made from. @throws `LUTRA_E_HEADER` where one lies elsewhere, `LUTRA_E_IO` */
+/** A file of the model that the checkpoint is made from. */
+export interface InputFile {
+  name: string;
+  path: string;
+  bytes: number;
+}
+
+/** Every file of the model that the checkpoint is made from. @throws `LUTRA_E_HEADER` where one lies elsewhere, `LUTRA_E_IO` */
+export async function inputFiles(source: Checkpoint, plan: CheckpointPlan): Promise<InputFile[]> {
+  const weights = new Set([...source.reader.entries.values()].map(({ file }) => basename(file)));
+  const files: InputFile[] = [];
+  for (const name of ['config.json', ...plan.files, ...[...weights].sort()]) {
+    const path = await containedFile(source.directory, name, source.directory);
+    const found = await onFile(path, () => stat(path));
+    if (!found.isFile()) throw lutraError('LUTRA_E_IO', { message: 'a file of the model is none', where: path });
+    files.push({ name, path, bytes: found.size });
+  }
+  return files;
+}
+
+/** SHA-256 by file name. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO` */
 export async function hashInputs(
-  source: Checkpoint,
-  plan: CheckpointPlan,
+  files: readonly InputFile[],
   signal: AbortSignal | undefined,
   report: (event: Progress) => void,
 ): Promise<Record<string, string>> {
-  const weights = new Set([...source.reader.entries.values()].map(({ file }) => basename(file)));
-  const files = ['config.json', ...plan.files, ...[...weights].sort()];
-  const paths = new Map<string, string>();
-  let totalBytes = 0;
-  for (const file of files) {
-    const path = await containedFile(source.directory, file, source.directory);
-    totalBytes += (await onFile(path, () => stat(path))).size;
-    paths.set(file, path);
-  }
+  const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
   const hashes: Record<string, string> = {};
   let before = 0;
-  for (const [file, path] of paths) {
+  for (const { name: file, path } of files) {
     let size = 0;
     hashes[file] = await hashFile(path, signal, (bytes) => {
       size = bytes;

@@ -23,10 +23,11 @@ export const linearsOf = (graph: ModelGraph): LinearNode[] => graph.blocks.flatM
 /**
  * Checks what headers tell: every tensor is there in the shape that config.json implies, and every override names a layer.
  *
+ * @returns sentences on what is there besides
  * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_UNSUPPORTED_MODEL`, `LUTRA_E_OPTION`
  */
-export function checkPlan(source: Checkpoint, graph: ModelGraph, recipe: Recipe): void {
-  checkNames(graph, source.tensors, source.directory);
+export function checkPlan(source: Checkpoint, graph: ModelGraph, recipe: Recipe): string[] {
+  const extra = checkNames(graph, source.tensors, source.directory);
   for (const name of graph.shapes.keys()) checkTensor(graph, source.tensor(name), source.directory);
   const layers = linearsOf(graph);
   recipe.overrides.forEach(({ match }, index) => {
@@ -38,6 +39,7 @@ export function checkPlan(source: Checkpoint, graph: ModelGraph, recipe: Recipe)
         expected: `names like ${layers[0]?.name}`,
       });
   });
+  return extra.map((name) => `${name} belongs to no layer of the model: it is copied as it is`);
 }
 
 /** How every layer is going to be stored, in the order of the data flow. */

@@ -1,5 +1,9 @@
+import type { QuantizationPlan } from './plan.js';
+
 /** One step of a job. Counts begin at 1: `window` of `windows` is done when the event is sent. */
 export type Progress =
+  /** Everything that headers tell was checked; this is what the job is going to do. */
+  | { phase: 'plan'; plan: QuantizationPlan }
   /** A layer's weights were read, found finite, and fit their grid. */
   | { phase: 'preflight'; layer: string; index: number; layers: number }
   /** An input file is being hashed: `bytes` of the `totalBytes` of all of them are done. */
@@ -34,6 +38,12 @@ export type Progress =
       index: number;
       layers: number;
       relativeError: number;
+      /** Share of the mean diagonal added to the Hessian; null where the method takes none. */
+      damping: number | null;
+      /** Kinds of what did not go the plain way. */
+      warnings: string[];
+      /** Spent on this layer, its statistics and packing not counted. */
+      seconds: number;
     }
   /** A finetuning method went over all windows; `loss` is the mean squared error of the block's output that it came to. */
   | { phase: 'finetune'; block: number; blocks: number; method: string; epoch: number; epochs: number; loss: number }
@@ -45,3 +55,9 @@ export type Progress =
   | { phase: 'finish' };
 
 export type ProgressPhase = Progress['phase'];
+
+/** Where a job is, for errors. */
+export function placeOf(event: Progress): string {
+  if ('layer' in event) return event.layer;
+  return 'block' in event ? `block ${event.block}, ${event.phase}` : event.phase;
+}

@@ -1,16 +1,12 @@
 import { join } from 'node:path';
-import { requireSource } from '../calibration/index.js';
-import { lutraError } from '../errors.js';
-import { type CheckpointPlan, type Outputs, planCheckpoint, readCheckpoint, requireRoom } from '../formats/index.js';
-import { buildGraph, type ModelGraph, parseConfig } from '../models/index.js';
-import { checkThreads } from '../ops/index.js';
-import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
+import { type CheckpointPlan, type Outputs, readCheckpoint, requireRoom } from '../formats/index.js';
+import type { TensorSource } from '../quantization/index.js';
 import { ActivationGenerations, type Checksums } from './activation-generations.js';
 import { ActivationStore } from './activation-store.js';
-import { allocate, checkBudget } from './allocate.js';
+import { allocate } from './allocate.js';
 import { type BlockStream, streamBlocks, streamMatrices } from './block-stream.js';
 import type { ActivationStores } from './block-work.js';
-import { type CalibrationInputs, readCalibration } from './calibration-inputs.js';
+import type { CalibrationInputs } from './calibration-inputs.js';
 import { HeldOutWindows } from './held-out.js';
 import type { JobResults, QuantizationJob, QuantizationResult } from './job.js';
 import type { JobIdentity } from './job-identity.js';
@@ -18,9 +14,14 @@ import { JobRun } from './job-run.js';
 import type { Choices, Journal } from './journal.js';
 import { type JobContext, LayerWriter } from './layer-writer.js';
 import { hashInputs, manifestFile, manifestOf, provenance, runLogFile } from './manifest.js';
-import { checkPlan, entriesOf, inspectWeights, linearsOf } from './preflight.js';
-import { requireInputs, requireText } from './recorded-job.js';
-import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
+import { memoryWatch } from './memory-limit.js';
+import { planOf } from './plan.js';
+import { inspectWeights, linearsOf } from './preflight.js';
+import { prepareJob } from './prepare-job.js';
+import { type Progress, placeOf } from './progress.js';
+import { requireInputs } from './recorded-job.js';
+import { RunLog } from './run-log.js';
+import { replacedTensors } from './tensor-source.js';
 import { countWarnings } from './warnings.js';
 
 /**
@@ -38,52 +39,43 @@ import { countWarnings } from './warnings.js';
 export async function quantizeModel(job: QuantizationJob): Promise<QuantizationResult> {
   const started = performance.now();
   const { signal, threads = 0, strict = false, onProgress, onLayer } = job;
-  signal?.throwIfAborted();
-  checkThreads(threads, 'quantizeModel.threads');
-  const recipe = normalizeRecipe(job.recipe);
-  const context: JobContext = { recipe, strict, threads, signal, report: (event) => onProgress?.(event), onLayer };
-  requireCalibration(job, recipe);
-  await using source = await readCheckpoint(job.model);
-  const config = parseConfig(source.config, join(job.model, 'config.json'));
-  const graph = buildGraph(config, (name) => source.has(name));
-  checkPlan(source, graph, recipe);
-  const model = tensorSource(source, graph, recipe);
-  checkBudget(model, recipe);
-  const replaced = replacedTensors(model, recipe);
-  const planFor = (widths: Recipe, scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
-    planCheckpoint({
-      source,
-      quantized: entriesOf(graph, widths, scaleDtypes),
-      replaced,
-      config: graph.tied && !model.graph.tied ? { tie_word_embeddings: false } : {},
-      recipe,
-      shardBytes: job.shardBytes,
-    });
-
-  // The first plan supposes f16 scales throughout, so that an output that cannot be written is known before any work.
-  const supposed = await planFor(recipe, new Map());
-  const run = await JobRun.claim(job, source.directory, graph.blocks.length);
+  await using prepared = await prepareJob(job);
+  const { recipe, model, calibration, checkpoint: supposed } = prepared;
+  const log = new RunLog();
+  const watch = memoryWatch(job.maxMemoryBytes);
+  const report = (event: Progress) => {
+    log.follow(event);
+    onProgress?.(event);
+    if (event.phase !== 'plan') watch(placeOf(event));
+  };
+  const context: JobContext = { recipe, strict, threads, signal, report, onLayer };
+  report({ phase: 'plan', plan: planOf(job, prepared) });
+  if (calibration) reportCalibration(calibration, context);
+  const run = await JobRun.claim(job, prepared.source.directory, model.graph.blocks.length);
   try {
     await requireRoom(supposed, run.output);
     const known = { recipe, shardBytes: supposed.safetensors.shardBytes };
     const earlier = await run.earlier(known);
     const scaleDtypes = earlier ? null : await inspectWeights(model, recipe, context, context.report);
-    const inputs = await hashInputs(source, supposed, signal, context.report);
+    const inputs = await hashInputs(prepared.inputs, signal, context.report);
     requireInputs(job.expected, inputs, job.model);
-    const calibration = readsCalibration(job, recipe) ? await calibrationOf(job, graph, context) : null;
     const identity = { lutra: provenance(), ...known, calibration: calibration?.record ?? null, inputs };
     earlier?.requireSame(identity);
     if (earlier && run.output.leftover === 'published')
       return await resultOf(job.out, await run.finishPublished(earlier, identity), started);
     const chosen = earlier?.choices ?? (await choose({ model, calibration, scaleDtypes: scaleDtypes!, run }, context));
     const journal = earlier ?? run.begin(identity, chosen);
-    const plan = await planFor(chosen.recipe, chosen.scaleDtypes);
-    const work = { model, identity, calibration, journal, plan, run };
+    const plan = await prepared.planFor(chosen.recipe, chosen.scaleDtypes);
+    const work = { model, identity, calibration, journal, plan, run, log };
     const written = await writeLayers(work, { ...context, recipe: chosen.recipe }, started);
     return await resultOf(job.out, written, started);
   } catch (error) {
     throw await run.leave(error);
   }
+}
+
+function reportCalibration({ tokens, windows, sequenceLength }: CalibrationInputs, { report }: JobContext): void {
+  report({ phase: 'calibrate', tokens, windows: windows.length, sequenceLength });
 }
 
 /** What is chosen before the first block: widths, and the types of the scales that go with them. */
@@ -109,10 +101,11 @@ interface Writing {
   journal: Journal;
   plan: CheckpointPlan;
   run: JobRun;
+  log: RunLog;
 }
 
 async function writeLayers(
-  { model, identity, calibration, journal, plan, run }: Writing,
+  { model, identity, calibration, journal, plan, run, log }: Writing,
   context: JobContext,
   started: number,
 ): Promise<JobResults & Pick<QuantizationResult, 'resumedBlocks'>> {
@@ -133,7 +126,7 @@ async function writeLayers(
   const { results } = journal;
   const documents = (outputs: Outputs) => ({
     [manifestFile]: manifestOf(identity, results, outputs),
-    [runLogFile]: { seconds: secondsSince(started), peakRssBytes: peakRssBytes(), resumedBlocks },
+    [runLogFile]: { seconds: secondsSince(started), peakRssBytes: peakRssBytes(), resumedBlocks, ...log.parts },
   });
   await writer.finish(documents, { signal });
   return { ...results, resumedBlocks };
@@ -169,40 +162,6 @@ async function withStores(
     await targets?.dispose();
     await heldOut?.close();
   }
-}
-
-/** Whether a recipe needs text; others do not read it. */
-export const needsCalibration = (recipe: Recipe): boolean =>
-  needsOf(recipe).length > 0 ||
-  recipe.finetune.length > 0 ||
-  recipe.allocation !== null ||
-  blockTransforms(recipe).length > 0;
-
-/** Windows that are held out measure every method. */
-const readsCalibration = ({ calibration }: QuantizationJob, recipe: Recipe): boolean =>
-  needsCalibration(recipe) || (calibration?.heldOut ?? 0) > 0;
-
-function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
-  if (calibration) requireSource(calibration);
-  if (!calibration && needsCalibration(recipe))
-    throw lutraError('LUTRA_E_OPTION', {
-      message: 'this recipe needs a calibration text',
-      where: 'calibration',
-      hint: 'Give text like that which the model will see: `calibration`, or --calibration on the command line.',
-    });
-}
-
-async function calibrationOf(
-  { calibration, model, expected }: QuantizationJob,
-  { config }: ModelGraph,
-  { signal, report }: JobContext,
-): Promise<CalibrationInputs | null> {
-  if (!calibration) return null;
-  const inputs = await readCalibration(calibration, model, config, signal);
-  requireText(expected, inputs.record.sha256, calibration.file ?? 'calibration.texts');
-  const { tokens, windows, sequenceLength } = inputs;
-  report({ phase: 'calibrate', tokens, windows: windows.length, sequenceLength });
-  return inputs;
 }
 
 /** Opens what was written: a checkpoint that cannot be read again is none. */

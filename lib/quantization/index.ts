@@ -26,6 +26,7 @@ export type {
   Transform,
   Warning,
 } from './method.js';
+export { unmeasuredWork } from './method.js';
 export { gridOf, isPinned, matchesLayer, type Override } from './overrides.js';
 export { layoutOf, pack } from './pack.js';
 export type { PairDtype } from './pair.js';

@@ -72,6 +72,18 @@ export interface Call {
   head?: number | undefined;
 }
 
+/**
+ * What solving and measuring a matrix takes at most beside its weights and the Hessian of its inputs: bytes a weight, and f64
+ * matrices of the Hessian's size. A job's memory is planned with it.
+ */
+export interface SolverWork {
+  perWeight: number;
+  hessians: number;
+}
+
+/** More than any method takes. */
+export const unmeasuredWork: SolverWork = { perWeight: 24, hessians: 2 };
+
 /** Something that did not go the plain way. Nothing degrades without one. */
 export interface Warning {
   kind:
@@ -117,6 +129,8 @@ export interface Solver<Options = unknown, Prepared = unknown> {
   readonly scope: 'matrix';
   /** How its results are stored: the checkpoint is laid out before the first matrix is solved. */
   readonly storage: Storage;
+  /** Absent: `unmeasuredWork`. */
+  readonly work?: SolverWork;
   /** Whether it can solve for a symmetric grid. */
   readonly symmetric: boolean;
   needs(options: Options): readonly Need[];

@@ -30,6 +30,8 @@ export const isPinned = (recipe: { overrides: readonly Override[] }, name: strin
 
 /** Follows every place in the name that the glob may have reached: time grows with glob times name, whatever the glob. */
 function globMatches(glob: string, name: string): boolean {
+  // Chosen widths are an override a layer, by its name.
+  if (!/[*?{]/.test(glob)) return glob === name;
   let reached = new Set([0]);
   for (const [index, part] of glob.split(/\{([^{}]*)\}/).entries()) {
     const alternatives = index % 2 ? part.split(',') : [part];

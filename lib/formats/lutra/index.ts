@@ -4,4 +4,4 @@ export { checksumText, type Outputs } from './outputs.js';
 export { bytesOf } from './parts.js';
 export { type CheckpointPlan, type CheckpointPlanOptions, planCheckpoint, type StoredRecipe } from './plan.js';
 export { formatVersion, type QuantizationConfig, type QuantizedEntry } from './quantization-config.js';
-export { CheckpointWriter, requireRoom } from './writer.js';
+export { CheckpointWriter, checkOutput, type OutputOptions, requireRoom } from './writer.js';

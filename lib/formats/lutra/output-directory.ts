@@ -1,10 +1,10 @@
-import { mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { syncDirectory } from '../durable.js';
 import { fromSystem, onFile } from '../system-error.js';
 import { isMark, markDirectory, releaseMark, takeOver } from './job-mark.js';
-import { exists, requireOther, requireReplaceable, requireSpace } from './output-path.js';
+import { exists, nearestDirectory, requireOther, requireReplaceable, requireSpace } from './output-path.js';
 
 export interface ClaimOptions {
   source: string;
@@ -55,11 +55,33 @@ export class OutputDirectory {
    */
   static async removeLeftover(out: string): Promise<void> {
     const path = resolve(out);
-    const work = `${path}.partial`;
+    const work = workOf(path);
     if (!(await exists(work))) return;
     const claimed = new OutputDirectory(path, work, undefined);
     claimed.#mark = await takeOver(work);
     await claimed.discard();
+  }
+
+  /**
+   * Whether `out` can be claimed, as far as that can be seen without a change on the disk.
+   *
+   * @param bytes that the job will write: less what an earlier run has left of them
+   * @returns the directory that there is already in which it will lie, and the bytes that are free there
+   * @throws `LUTRA_E_SAME_PATH`, `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
+   */
+  static async check(
+    out: string,
+    { source, overwrite, bytes }: Pick<ClaimOptions, 'source' | 'overwrite'> & { bytes: number },
+  ): Promise<{ directory: string; freeBytes: number | null }> {
+    const path = resolve(out);
+    const work = workOf(path);
+    for (const target of [path, work]) await requireOther(target, source);
+    const begun = await exists(work);
+    if (!begun) await requireReplaceable(path, overwrite);
+    const directory = await nearestDirectory(dirname(path));
+    await onFile(directory, () => access(directory, constants.W_OK | constants.X_OK));
+    const written = begun ? await bytesIn(work) : 0;
+    return { directory, freeBytes: await requireSpace(directory, Math.max(0, bytes - written)) };
   }
 
   /**
@@ -70,7 +92,7 @@ export class OutputDirectory {
    */
   static async claim(out: string, { source, overwrite, leftover }: ClaimOptions): Promise<OutputDirectory> {
     const path = resolve(out);
-    const work = `${path}.partial`;
+    const work = workOf(path);
     for (const target of [path, work]) await requireOther(target, source);
     if (!(await exists(work))) await requireReplaceable(path, overwrite);
     const made = await onFile(path, () => mkdir(dirname(path), { recursive: true }));
@@ -115,10 +137,7 @@ export class OutputDirectory {
 
   /** @throws `LUTRA_E_DISK_FULL` where what is still to be written of `bytes` does not fit */
   async requireRoom(bytes: number): Promise<void> {
-    let written = 0;
-    for (const name of await readdir(this.checkpoint).catch(() => []))
-      written += ((await stat(join(this.checkpoint, name)).catch(() => null))?.blocks ?? 0) * 512;
-    await requireSpace(dirname(this.path), Math.max(0, bytes - written));
+    await requireSpace(dirname(this.path), Math.max(0, bytes - (await bytesIn(this.checkpoint))));
   }
 
   /** Gives the checkpoint, synced file by file already, its final name, and removes the work directory. */
@@ -205,6 +224,16 @@ export class OutputDirectory {
       )
         return;
   }
+}
+
+const workOf = (path: string): string => `${path}.partial`;
+
+/** Bytes that the files of a directory, and of those in it, take on the disk. */
+async function bytesIn(directory: string): Promise<number> {
+  let bytes = 0;
+  for (const name of await readdir(directory, { recursive: true }).catch(() => []))
+    bytes += ((await stat(join(directory, name)).catch(() => null))?.blocks ?? 0) * 512;
+  return bytes;
 }
 
 /** @returns whether this call made it */

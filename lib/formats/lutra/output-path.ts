@@ -1,6 +1,6 @@
 import { lstat, readdir, realpath, stat, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { lutraError } from '../../errors.js';
+import { LutraError, lutraError } from '../../errors.js';
 import { readSmallFile } from '../open-file.js';
 import { onFile } from '../system-error.js';
 
@@ -56,17 +56,33 @@ async function isLutraCheckpoint(directory: string): Promise<boolean> {
   }
 }
 
-/** @throws `LUTRA_E_DISK_FULL` where fewer than `bytes` are free */
-export async function requireSpace(directory: string, bytes: number): Promise<void> {
+/** The directory that there is already, of those in which `path` will lie. @throws `LUTRA_E_EXISTS` where that is a file */
+export async function nearestDirectory(path: string): Promise<string> {
+  for (let at = path; ; at = dirname(at)) {
+    const found = await onFile(at, () => stat(at)).catch((error: unknown) => {
+      if (error instanceof LutraError && error.code === 'LUTRA_E_NOT_FOUND' && dirname(at) !== at) return null;
+      throw error;
+    });
+    if (found?.isDirectory()) return at;
+    if (found) throw lutraError('LUTRA_E_EXISTS', { message: 'the output lies below a file', where: at });
+  }
+}
+
+/**
+ * @returns the bytes that are free; null where the file system does not tell, as some network file systems
+ * @throws `LUTRA_E_DISK_FULL` where they are fewer than `bytes`
+ */
+export async function requireSpace(directory: string, bytes: number): Promise<number | null> {
   const { bavail, bsize, blocks } = await onFile(directory, () => statfs(directory));
-  // Some network file systems report no blocks at all.
-  if (blocks > 0 && bavail * bsize < bytes)
+  if (blocks === 0) return null;
+  if (bavail * bsize < bytes)
     throw lutraError('LUTRA_E_DISK_FULL', {
       message: 'the output will not fit on the disk',
       where: directory,
       found: `${bavail * bsize} bytes free`,
       expected: `${bytes} bytes`,
     });
+  return bavail * bsize;
 }
 
 export const exists = (path: string): Promise<boolean> =>

@@ -21,6 +21,27 @@ interface Abortable {
 const reserveBytes = 2 ** 20;
 const copyBytes = 2 ** 20;
 
+export interface OutputOptions {
+  overwrite?: boolean | undefined;
+  /** Room that is needed on the disk besides. */
+  scratchBytes?: number | undefined;
+}
+
+/**
+ * Whether an output can be begun, as far as that can be seen without a change on the disk.
+ *
+ * @throws `LUTRA_E_SAME_PATH`, `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
+ */
+export async function checkOutput(
+  plan: CheckpointPlan,
+  out: string,
+  { overwrite = false, scratchBytes = 0 }: OutputOptions,
+): Promise<{ directory: string; neededBytes: number; freeBytes: number | null }> {
+  const neededBytes = (await bytesNeeded(plan)) + scratchBytes;
+  const options = { source: plan.source.directory, overwrite, bytes: neededBytes };
+  return { ...(await OutputDirectory.check(out, options)), neededBytes };
+}
+
 /**
  * Writes a planned checkpoint: `put` every quantized matrix and `putDense` every replaced tensor, in any order, then `finish`.
  * Nothing has the output's name before `finish` ends; whatever fails, `abort` (or leaving a scope that holds the writer with

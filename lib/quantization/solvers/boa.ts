@@ -57,6 +57,7 @@ export const boa: Solver<BoaOptions, HessianFactor> = {
   name: 'boa',
   scope: 'matrix',
   storage: 'zeroCode',
+  work: { perWeight: 12, hessians: 1.1 },
   symmetric: true,
   needs: ({ headHessians, valueRowHessian }) => [
     'hessian',

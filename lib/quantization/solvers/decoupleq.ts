@@ -50,6 +50,7 @@ export const decoupleq: Solver<DecoupleqOptions, HessianFactor> = {
   name: 'decoupleq',
   scope: 'matrix',
   storage: 'realOffset',
+  work: { perWeight: 22, hessians: 1.1 },
   symmetric: true,
   needs: () => ['hessian'],
   sequential: ({ trueSequential }) => trueSequential,

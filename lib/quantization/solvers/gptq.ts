@@ -39,6 +39,7 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
   name: 'gptq',
   scope: 'matrix',
   storage: 'zeroCode',
+  work: { perWeight: 11, hessians: 1.05 },
   symmetric: true,
   needs: () => ['hessian'],
   sequential: ({ trueSequential }) => trueSequential,

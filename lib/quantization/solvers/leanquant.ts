@@ -25,6 +25,7 @@ export const leanquant: Solver<LeanQuantOptions, HessianFactor> = {
   name: 'leanquant',
   scope: 'matrix',
   storage: 'zeroCode',
+  work: { perWeight: 11, hessians: 1.15 },
   symmetric: true,
   needs: () => ['hessian'],
   options,

@@ -1,10 +1,19 @@
 import { createHash } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { z } from 'zod';
 import { demo, lutra, texts } from './lutra.js';
-import { type CommandName, failureOf, fieldNames, resultOf, results, verification } from './schemas.js';
+import {
+  type CommandName,
+  failureOf,
+  fieldNames,
+  quantizationPlan,
+  resultOf,
+  results,
+  verification,
+} from './schemas.js';
 
 const scratch = mkdtempSync(join(tmpdir(), 'lutra-cli-'));
 const quantized = join(scratch, 'quantized');
@@ -20,6 +29,9 @@ async function json<Name extends CommandName>(command: Name, ...args: string[]) 
   return { result: resultOf(command, stdout), stderr };
 }
 
+/** What commands print with some options in place of their result. */
+const besides: Partial<Record<CommandName, z.ZodType>> = { inspect: verification, quantize: quantizationPlan };
+
 describe('--json', () => {
   beforeAll(async () => {
     const options = ['--method', 'gptq', '--bits', '3', '--group-size', '64', '--calibration', calibration];
@@ -33,6 +45,26 @@ describe('--json', () => {
       expect(stderr).toContain(layer.name);
     }
     expect(result.bytes).toBeLessThanOrEqual(statSync(join(quantized, 'model.safetensors')).size);
+  });
+
+  it('quantize --dry-run prints the plan, and a job that may not have the memory is refused', async () => {
+    const out = join(scratch, 'planned');
+    const options = ['--out', out, '--method', 'gptq', '--bits', '3', '--group-size', '64', '--samples', '2'];
+    const job = ['quantize', demo, ...options, '--calibration', calibration];
+    const { code, stdout } = await lutra([...job, '--dry-run', '--max-memory', '8GB', '--json']);
+    expect(code).toBe(0);
+    const { memory, time, blocks } = quantizationPlan.parse(JSON.parse(stdout).result);
+    expect(memory.limitBytes).toBe(8e9);
+    expect(time?.seconds).toBeGreaterThan(0);
+    const people = await lutra([...job, '--dry-run']);
+    expect(people.stdout).toMatch(new RegExp(`^plan: ${blocks.length} blocks with 28 layers, `));
+    expect(people.stdout).toMatch(/^time: about /m);
+    const refused = await lutra([...job, '--max-memory', '10MiB', '--json']);
+    expect(refused.code).toBe(1);
+    expect(failureOf(refused.stdout).error).toMatchObject({ code: 'LUTRA_E_MEMORY', expected: 'at most 0.01 GB' });
+    for (const size of ['4', 'GB', '-1GB', '1 parsec'])
+      expect((await lutra([...job, '--max-memory', size])).code).toBe(2);
+    expect(existsSync(out)).toBe(false);
   });
 
   it('inspect tells what a checkpoint holds', async () => {
@@ -173,7 +205,7 @@ describe('docs/cli.md', () => {
 
   it.each(Object.keys(results) as CommandName[])('names every field of %s, and no other', (command) => {
     const section = sections.get(command) ?? '';
-    const fields = [...fieldNames(results[command]), ...(command === 'inspect' ? fieldNames(verification) : [])];
+    const fields = [...fieldNames(results[command]), ...(command in besides ? fieldNames(besides[command]!) : [])];
     // What a comparison repeats of other commands is told there.
     const told = command === 'compare' ? ['quantize', 'eval'].map((other) => sections.get(other)) : [];
     for (const name of fields) expect([section, ...told].join(''), name).toMatch(new RegExp(`\\b${name}\\b`));

@@ -71,6 +71,41 @@ export const comparison = z.strictObject({
   ),
 });
 
+const plannedLayer = z.strictObject({
+  name: z.string(),
+  bits: number,
+  groupSize: number,
+  tail: nullable,
+  bytes: number,
+});
+const part = number.int().min(0);
+/** What `quantize --dry-run` prints. */
+export const quantizationPlan = z.strictObject({
+  model: z.string(),
+  out: z.string(),
+  recipe: z.record(z.string(), z.unknown()),
+  blocks: z.array(
+    z.strictObject({ block: number, layers: z.array(plannedLayer), readBytes: number, writtenBytes: number }),
+  ),
+  output: z.strictObject({
+    bytes: number,
+    files: z.array(z.strictObject({ name: z.string(), bytes: number })),
+    bitsPerWeight: number,
+    bitsPerParameter: number,
+  }),
+  calibration: z.strictObject({ windows: number, heldOut: number, sequenceLength: number, tokens: number }).nullable(),
+  disk: z.strictObject({ directory: z.string(), neededBytes: number, scratchBytes: number, freeBytes: nullable }),
+  memory: z.strictObject({
+    peakBytes: number,
+    at: z.string(),
+    parts: z.strictObject({ process: part, weights: part, hessians: part, window: part, solver: part }),
+    limitBytes: nullable,
+  }),
+  time: z.strictObject({ seconds: number, secondsPerBlock: number, basis: z.array(z.string()) }).nullable(),
+  notes: z.array(z.string()),
+  unchecked: z.array(z.string()),
+});
+
 export const results = {
   quantize: z.strictObject({
     out: z.string(),

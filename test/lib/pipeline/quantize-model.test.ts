@@ -257,9 +257,18 @@ test('the manifest tells what the checkpoint was made from, and no time, path or
     expect.arrayContaining(['config.json', 'model.safetensors', 'tokenizer.json']),
   );
   expect(JSON.stringify(manifest)).not.toMatch(/seconds|threads|\/|Rss/);
-  const log = JSON.parse(readFileSync(join(out, 'run-log.json'), 'utf8')) as Record<string, number>;
-  expect(log.seconds).toBeGreaterThan(0);
+  const log = JSON.parse(readFileSync(join(out, 'run-log.json'), 'utf8'));
   expect(log.peakRssBytes).toBeGreaterThan(0);
+  expect(log.estimatedPeakBytes).toBeGreaterThan(0);
+  const sum = (seconds: number[]) => seconds.reduce((total, one) => total + one, 0);
+  const inPhases = sum(Object.values(log.phases));
+  const inBlocks = sum(log.blocks.map(({ seconds }: { seconds: number }) => seconds));
+  const inLayers = sum(log.layers.map(({ seconds }: { seconds: number }) => seconds));
+  expect(log.seconds).toBeGreaterThan(inPhases);
+  expect(inPhases).toBeGreaterThan(inBlocks);
+  expect(inBlocks).toBeGreaterThan(inLayers);
+  expect(log.blocks.map(({ block }: { block: number }) => block)).toEqual([0, 1]);
+  expect(log.layers.map(({ name }: { name: string }) => name)).toEqual(layers.map(({ name }) => name));
 });
 
 test('an input that is always zero is a dead column of the layers that read it', async () => {

@@ -1,0 +1,30 @@
+import type { QuantizationPlan } from '../pipeline/index.js';
+import { counted, duration, megabytes } from './table.js';
+
+/** A plan for a person, a line an idea. */
+export function renderPlan(plan: QuantizationPlan): string {
+  const { blocks, output, calibration, disk, memory, time, notes, unchecked } = plan;
+  const layers = blocks.reduce((sum, block) => sum + block.layers.length, 0);
+  const read = blocks.reduce((sum, { readBytes }) => sum + readBytes, 0);
+  const written = blocks.reduce((sum, { writtenBytes }) => sum + writtenBytes, 0);
+  const lines = [
+    `plan: ${counted(blocks.length, 'block')} with ${counted(layers, 'layer')}, ${megabytes(read)} of weights, ${megabytes(written)} quantized`,
+    `output: ${megabytes(output.bytes)} in ${counted(output.files.length, 'file')}, ${output.bitsPerWeight.toFixed(3)} bits per weight, ${output.bitsPerParameter.toFixed(3)} bits per parameter`,
+  ];
+  if (calibration) {
+    const held = calibration.heldOut ? ` and ${calibration.heldOut} held out` : '';
+    lines.push(
+      `text: ${counted(calibration.windows, 'window')} of ${calibration.sequenceLength} tokens${held}, out of ${calibration.tokens} tokens`,
+    );
+  }
+  lines.push(
+    `disk: ${megabytes(disk.neededBytes)} needed in ${disk.directory}, ${disk.scratchBytes ? `${megabytes(disk.scratchBytes)} of it for activations, ` : ''}${disk.freeBytes === null ? 'free space unknown' : `${megabytes(disk.freeBytes)} free`}`,
+    `memory: ${megabytes(memory.peakBytes)} at most, ${memory.at}${memory.limitBytes === null ? '' : `; ${megabytes(memory.limitBytes)} allowed`}`,
+  );
+  if (time)
+    lines.push(
+      `time: about ${duration(time.seconds)}, ${duration(time.secondsPerBlock)} a block (${time.basis.join('; ')})`,
+    );
+  lines.push(...notes.map((note) => `note: ${note}`), ...unchecked.map((what) => `not checked yet: ${what}`));
+  return lines.join('\n');
+}

@@ -1,0 +1,49 @@
+import { lutraError } from '../errors.js';
+import type { MemoryEstimate } from './memory-estimate.js';
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
+
+/**
+ * Refuses a job that may not have the memory that it needs.
+ *
+ * @throws `LUTRA_E_OPTION` for a limit that is none, `LUTRA_E_MEMORY`
+ */
+export function checkMemory({ peakBytes, at, parts }: MemoryEstimate, limitBytes: number | undefined): void {
+  if (limitBytes === undefined) return;
+  if (!Number.isSafeInteger(limitBytes) || limitBytes < 1)
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'not a usable number of bytes',
+      where: 'maxMemoryBytes',
+      found: limitBytes,
+      expected: 'a whole number from 1',
+    });
+  if (peakBytes <= limitBytes) return;
+  const list = Object.entries(parts).filter(([, bytes]) => bytes > 0);
+  throw lutraError('LUTRA_E_MEMORY', {
+    message: 'the job needs more memory than it may have',
+    where: at,
+    found: `${gigabytes(peakBytes)} (${list.map(([part, bytes]) => `${part} ${gigabytes(bytes)}`).join(', ')})`,
+    expected: `at most ${gigabytes(limitBytes)}`,
+    hint: 'Allow more memory, or give shorter calibration windows or a method without Hessians.',
+  });
+}
+
+/**
+ * Watches that a running job keeps to its limit: what it holds at the borders of its steps.
+ *
+ * @returns to be called at every border. @throws `LUTRA_E_MEMORY`
+ */
+export function memoryWatch(limitBytes: number | undefined): (where: string) => void {
+  if (limitBytes === undefined) return () => {};
+  return (where) => {
+    const found = process.memoryUsage.rss();
+    if (found > limitBytes)
+      throw lutraError('LUTRA_E_MEMORY', {
+        message: 'the job holds more memory than it may have',
+        where,
+        found: gigabytes(found),
+        expected: `at most ${gigabytes(limitBytes)}`,
+        hint: 'Allow more memory, or give shorter calibration windows or a method without Hessians.',
+      });
+  };
+}

@@ -1,0 +1,138 @@
+import { join } from 'node:path';
+import { requireSource } from '../calibration/index.js';
+import { lutraError } from '../errors.js';
+import {
+  type Checkpoint,
+  type CheckpointPlan,
+  checkOutput,
+  type PlannedTensor,
+  planCheckpoint,
+  readCheckpoint,
+} from '../formats/index.js';
+import { buildGraph, parseConfig } from '../models/index.js';
+import { checkThreads } from '../ops/index.js';
+import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
+import { checkBudget } from './allocate.js';
+import { type CalibrationInputs, readCalibration, windowSizes } from './calibration-inputs.js';
+import type { QuantizationJob } from './job.js';
+import { type InputFile, inputFiles } from './manifest.js';
+import { estimateMemory, type MemoryEstimate } from './memory-estimate.js';
+import { checkMemory } from './memory-limit.js';
+import { checkPlan, entriesOf } from './preflight.js';
+import { requireText } from './recorded-job.js';
+import { scratchBytes } from './scratch-bytes.js';
+import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
+import { fittingTokenizer, tokenizerNotes } from './tokenizer-check.js';
+
+/** A job whose recipe, files, text and disk go together, as far as headers tell: no weight is read and nothing written yet. */
+export interface PreparedJob {
+  readonly recipe: Recipe;
+  readonly source: Checkpoint;
+  /** The model as the recipe's transforms of whole models make it. */
+  readonly model: TensorSource;
+  /** Tensors besides the quantized layers that the job writes itself. */
+  readonly replaced: readonly PlannedTensor[];
+  /** Null where nothing of the job reads text. */
+  readonly calibration: CalibrationInputs | null;
+  /** The output if every scale is stored as f16. */
+  readonly checkpoint: CheckpointPlan;
+  /** The files that the output is made from. */
+  readonly inputs: readonly InputFile[];
+  /** Bytes of the files that lie beside the output while the job runs. */
+  readonly scratchBytes: number;
+  /** Where the output will lie: what it needs there with the scratch files, and what is free, null where nobody knows. */
+  readonly disk: { readonly directory: string; readonly neededBytes: number; readonly freeBytes: number | null };
+  readonly memory: MemoryEstimate;
+  /** What a person should know and no reason to refuse. */
+  readonly notes: readonly string[];
+  /** The output with these widths and types of scales. */
+  planFor(widths: Recipe, scaleDtypes: ReadonlyMap<string, ScaleDtype>): Promise<CheckpointPlan>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Checks a job before any work: options and recipe, every tensor's name, shape and type, the layout of every layer, the
+ * calibration text and the tokenizer, that the output can be written, and that the job keeps within its memory.
+ *
+ * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md
+ */
+export async function prepareJob(job: QuantizationJob): Promise<PreparedJob> {
+  job.signal?.throwIfAborted();
+  checkThreads(job.threads ?? 0, 'quantizeModel.threads');
+  const recipe = normalizeRecipe(job.recipe);
+  requireCalibration(job, recipe);
+  const source = await readCheckpoint(job.model);
+  try {
+    return await prepared(job, recipe, source);
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint): Promise<PreparedJob> {
+  const config = parseConfig(source.config, join(job.model, 'config.json'));
+  const graph = buildGraph(config, (name) => source.has(name));
+  const strangers = checkPlan(source, graph, recipe);
+  const model = tensorSource(source, graph, recipe);
+  checkBudget(model, recipe);
+  const replaced = replacedTensors(model, recipe);
+  const planFor = (widths: Recipe, scaleDtypes: ReadonlyMap<string, ScaleDtype>) =>
+    planCheckpoint({
+      source,
+      quantized: entriesOf(graph, widths, scaleDtypes),
+      replaced,
+      config: graph.tied && !model.graph.tied ? { tie_word_embeddings: false } : {},
+      recipe,
+      shardBytes: job.shardBytes,
+    });
+  const checkpoint = await planFor(recipe, new Map());
+  const inputs = await inputFiles(source, checkpoint);
+  const text = readsCalibration(job, recipe) ? job.calibration : undefined;
+  const sizes = text ? windowSizes(text, config) : null;
+  const scratch = sizes ? scratchBytes(config, sizes, recipe) : 0;
+  const disk = await checkOutput(checkpoint, job.out, { overwrite: job.overwrite, scratchBytes: scratch });
+  const memory = estimateMemory({ model, recipe, sizes }, process.memoryUsage.rss());
+  checkMemory(memory, job.maxMemoryBytes);
+  const calibration = text
+    ? await readCalibration(text, await fittingTokenizer(job.model, config), config, job.signal)
+    : null;
+  if (calibration) requireText(job.expected, calibration.record.sha256, job.calibration?.file ?? 'calibration.texts');
+  const notes = calibration ? strangers : [...strangers, ...(await tokenizerNotes(job.model, config))];
+  return {
+    recipe,
+    source,
+    model,
+    replaced,
+    calibration,
+    checkpoint,
+    inputs,
+    scratchBytes: scratch,
+    disk,
+    memory,
+    notes,
+    planFor,
+    [Symbol.asyncDispose]: () => source.close(),
+  };
+}
+
+/** Whether a recipe needs text; others do not read it. */
+export const needsCalibration = (recipe: Recipe): boolean =>
+  needsOf(recipe).length > 0 ||
+  recipe.finetune.length > 0 ||
+  recipe.allocation !== null ||
+  blockTransforms(recipe).length > 0;
+
+/** Windows that are held out measure every method. */
+const readsCalibration = ({ calibration }: QuantizationJob, recipe: Recipe): boolean =>
+  needsCalibration(recipe) || (calibration?.heldOut ?? 0) > 0;
+
+function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
+  if (calibration) requireSource(calibration);
+  if (!calibration && needsCalibration(recipe))
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'this recipe needs a calibration text',
+      where: 'calibration',
+      hint: 'Give text like that which the model will see: `calibration`, or --calibration on the command line.',
+    });
+}

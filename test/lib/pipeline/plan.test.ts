@@ -1,0 +1,117 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { mistakes, plantMistake } from '../../../bench/memory/planted-mistakes.js';
+import { addon } from '../../../lib/native/index.js';
+import { planQuantization, quantizeModel } from '../../../lib/pipeline/index.js';
+import { memoryAtRest } from '../../memory-at-rest.js';
+import { scratchDirectory, words, writeRandomModel } from './random-model.js';
+
+const scratch = scratchDirectory();
+const model = join(scratch, 'model');
+const calibration = { texts: [words(2000)], samples: 6, sequenceLength: 32, heldOut: 2 };
+const gptq = { method: 'gptq', bits: 3, groupSize: 64 };
+const job = { model, out: join(scratch, 'out'), recipe: gptq, calibration };
+
+beforeAll(() => writeRandomModel(model));
+
+describe('a planted mistake', () => {
+  const folder = (index: number) => join(scratch, `planted-${index}`);
+  const planted = mistakes.filter(({ ofLargeModels }) => !ofLargeModels);
+  test.each(planted.map((mistake, index) => ({ ...mistake, index })))('$name', async ({ index, ...mistake }) => {
+    mkdirSync(folder(index));
+    const job = await plantMistake(mistake, folder(index), 'tiny');
+    const before = readdirSync(folder(index), { recursive: true });
+    const seen: string[] = [];
+    await expect(planQuantization(job)).rejects.toMatchObject({ code: mistake.code });
+    const refused = quantizeModel({ ...job, onProgress: ({ phase }) => void seen.push(phase) });
+    await expect(refused).rejects.toMatchObject({ code: mistake.code });
+    expect(seen).toEqual([]);
+    expect(readdirSync(folder(index), { recursive: true })).toEqual(before);
+  });
+
+  test('is all that is wrong with its job', async () => {
+    mkdirSync(folder(-1));
+    const job = await plantMistake({ name: 'none', code: 'LUTRA_E_INTERNAL' }, folder(-1), 'tiny');
+    expect((await planQuantization(job)).blocks).toHaveLength(2);
+    expect(existsSync(job.out)).toBe(false);
+  });
+});
+
+test('a plan tells what the job then does, and leaves nothing', async () => {
+  const memory = await memoryAtRest();
+  const plan = await planQuantization(job);
+  expect(addon().nativeMemory()).toBe(memory);
+  expect(readdirSync(scratch)).not.toContain('out');
+  const events: unknown[] = [];
+  const result = await quantizeModel({ ...job, onProgress: (event) => void events.push(event) });
+  expect(events[0]).toMatchObject({ phase: 'plan', plan: { blocks: plan.blocks, output: plan.output } });
+  expect(plan.output).toMatchObject({
+    bytes: result.bytes,
+    bitsPerWeight: result.bitsPerWeight,
+    bitsPerParameter: result.bitsPerParameter,
+    files: [{ name: 'model.safetensors', bytes: readFileSync(join(job.out, 'model.safetensors')).length }],
+  });
+  const layers = plan.blocks.flatMap((block) => block.layers);
+  expect(layers.map(({ name }) => name)).toEqual(result.layers.map(({ name }) => name));
+  expect(plan.calibration).toEqual({ windows: 6, heldOut: 2, sequenceLength: 32, tokens: 2001 });
+  // f32 of hidden size 64.
+  expect(plan.disk.scratchBytes).toBe(2 * 8 * 32 * 64 * 4);
+  expect(plan.time).toBeNull();
+  // Rows of 96 columns in groups of 64.
+  expect(layers.filter(({ tail }) => tail !== null).map(({ name, tail }) => [name, tail])).toEqual([
+    ['model.layers.0.mlp.down_proj.weight', 32],
+    ['model.layers.1.mlp.down_proj.weight', 32],
+  ]);
+});
+
+test('a measured plan says how long a job takes and what that rests on', async () => {
+  for (const recipe of [gptq, { ...gptq, method: 'rtn' }]) {
+    const { time, blocks } = await planQuantization(
+      { ...job, out: join(scratch, 'timed'), recipe },
+      { measureTime: true },
+    );
+    expect(time!.seconds).toBeGreaterThan(0);
+    expect(time!.seconds).toBeGreaterThanOrEqual(blocks.length * time!.secondsPerBlock);
+    expect(time!.basis.join()).toContain('7 of the 7 layers');
+  }
+});
+
+test('what is no reason to refuse a job is told', async () => {
+  const odd = await writeRandomModel(join(scratch, 'odd'));
+  const tokenizer = JSON.parse(readFileSync(join(odd, 'tokenizer.json'), 'utf8'));
+  tokenizer.model.vocab.far = 64;
+  writeFileSync(join(odd, 'tokenizer.json'), JSON.stringify(tokenizer));
+  const rtn = { ...job, model: odd, out: join(scratch, 'odd-out'), recipe: { ...gptq, method: 'rtn' } };
+  const { notes } = await planQuantization({ ...rtn, calibration: undefined });
+  expect(notes).toContainEqual(expect.stringContaining('the tokenizer has ids beyond the embedding'));
+  await expect(planQuantization(rtn)).rejects.toMatchObject({ code: 'LUTRA_E_SHAPE', found: 'ids up to 64' });
+});
+
+test('a job keeps to its memory, or is refused before its work', async () => {
+  const out = join(scratch, 'limited');
+  const { memory } = await planQuantization({ ...job, out });
+  const { process: own, ...parts } = memory.parts;
+  expect(own + Object.values(parts).reduce((sum, bytes) => sum + bytes, 0)).toBe(memory.peakBytes);
+  await expect(quantizeModel({ ...job, out, maxMemoryBytes: 1e6 })).rejects.toMatchObject({
+    code: 'LUTRA_E_MEMORY',
+    found: expect.stringContaining('process'),
+    expected: 'at most 0.00 GB',
+  });
+  await expect(quantizeModel({ ...job, out, maxMemoryBytes: -1 })).rejects.toMatchObject({ code: 'LUTRA_E_OPTION' });
+  const enough = memory.peakBytes + 2 ** 30;
+  expect((await quantizeModel({ ...job, out, maxMemoryBytes: enough })).layers).toHaveLength(14);
+  // What the job did not reckon with: a listener that keeps what is not its own.
+  const kept: Buffer[] = [];
+  const limit = process.memoryUsage.rss() + 400 * 2 ** 20;
+  const refused = quantizeModel({
+    ...job,
+    out: join(scratch, 'over'),
+    maxMemoryBytes: limit,
+    onProgress: ({ phase }) => {
+      if (phase === 'embed') kept.push(Buffer.alloc(2 ** 28, 1));
+    },
+  });
+  await expect(refused).rejects.toMatchObject({ code: 'LUTRA_E_MEMORY', where: 'embed' });
+  expect(readdirSync(scratch)).not.toContain('over');
+});
