@@ -19,7 +19,10 @@ export type Opponent =
   | { kind: 'ort'; bits: number; kernels: readonly OnnxKernel[] }
   /** The ratio is our time over that of another of our own cases. */
   | { kind: 'own'; other: BenchCase }
-  /** Three products with one x, its activations prepared once: the ratio is our time over that of three calls. */
+  /**
+   * Three products with one x, its activations prepared once: the ratio is our time over that of three calls. The same
+   * matrices stacked to one stand beside them.
+   */
   | { kind: 'apart' }
   /** The ratio is the share of the fp32 multiply-add peak. */
   | { kind: 'peak' };

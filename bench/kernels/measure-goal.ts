@@ -68,8 +68,9 @@ async function* competitorsOf(
   if ('op' in ours) return yield { one: ours, entry: denseEntry(ours) };
   if (against.kind === 'apart') {
     const one = { ...ours, shape: { ...ours.shape, rows: 3 * ours.shape.rows } };
-    yield { one, entry: await sharedInputEntry(ours, true) };
-    return yield { one, entry: await sharedInputEntry(ours, false) };
+    for (const way of ['prepared once', 'three calls', 'stacked'] as const)
+      yield { one, entry: await sharedInputEntry(ours, way) };
+    return;
   }
   yield { one: ours, entry: await bench.entry(ours) };
   if (against.kind === 'own') yield { one: against.other, entry: await bench.entry(against.other) };

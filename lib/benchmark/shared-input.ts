@@ -1,4 +1,4 @@
-import { lutGemm, prepareActivations } from '../ops/index.js';
+import { lutGemm, prepareActivations, stackRows } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import { burst } from './burst.js';
 import { type BenchCase, layoutOf, modeName } from './cases.js';
@@ -9,44 +9,55 @@ import { Weights } from './weights.js';
 /** As q, k and v. */
 const matrices = 3;
 
-/**
- * Three matrices of the case's shape times the same x, out of warm caches: with the activations prepared once for all, or
- * in calls that know nothing of each other. The work is the bytes of all three.
- */
-export async function sharedInputEntry(one: BenchCase, prepared: boolean): Promise<Entry> {
+/** Activations prepared once for all, the matrices stacked to one, or calls that know nothing of each other. */
+export type SharedInputWay = 'prepared once' | 'stacked' | 'three calls';
+
+/** Three matrices of the case's shape times the same x, out of warm caches. The work is the bytes of all three. */
+export async function sharedInputEntry(one: BenchCase, way: SharedInputWay): Promise<Entry> {
   const { tokens, shape, mode, batchInvariant, threads } = one;
-  const layers: { weights: Weights; out: Tensor }[] = [];
-  for (let i = 0; i < matrices; i++)
-    layers.push({
-      weights: await Weights.make(layoutOf(one), one.rank, false),
-      out: Tensor.zeros('f32', [tokens, shape.rows]),
-    });
+  const layers: Weights[] = [];
+  for (let i = 0; i < matrices; i++) layers.push(await Weights.make(layoutOf(one), one.rank, false));
   const x = Tensor.copyOf(new Random(tokens).normals(tokens * shape.cols), [tokens, shape.cols]);
-  const all = layers.flatMap(({ weights }) => weights.matrices);
+  const all = layers.flatMap((weights) => weights.matrices);
+  const stacked = way === 'stacked' ? stackRows(all) : null;
+  const outs = (stacked ? [stacked] : all).map(({ layout }) => Tensor.zeros('f32', [tokens, layout.rows]));
+  const out = (i: number) => outs[i] as Tensor;
   const options = { mode, batchInvariant, threads };
-  const together = () => {
+  const prepared = () => {
     using activations = prepareActivations(x, all, options);
-    for (const [i, matrix] of all.entries()) activations.multiply(matrix, { out: layers[i]?.out as Tensor, threads });
+    for (const [i, matrix] of all.entries()) activations.multiply(matrix, { out: out(i), threads });
   };
-  const apart = () => {
-    for (const [i, matrix] of all.entries()) lutGemm(x, matrix, { ...options, out: layers[i]?.out as Tensor });
+  const multiplied = stacked ? [stacked] : all;
+  const called = () => {
+    for (const [i, matrix] of multiplied.entries()) lutGemm(x, matrix, { ...options, out: out(i) });
   };
   return {
     by: 'lutra',
-    mode: `${modeName(one)} ${prepared ? 'prepared once' : 'three calls'}`,
-    work: layers.reduce((sum, { weights }) => sum + weights.byteLength, 0),
+    mode: `${modeName(one)} ${way}`,
+    work: layers.reduce((sum, { byteLength }) => sum + byteLength, 0),
     matrices,
     burst(length) {
-      for (const { out } of layers) out.fill(Number.NaN);
-      return burst(prepared ? together : apart, length);
+      for (const result of outs) result.fill(Number.NaN);
+      return burst(way === 'prepared once' ? prepared : called, length);
     },
-    error: () => Math.max(...layers.map(({ weights, out }) => weights.errorOf(x, out))),
+    error() {
+      const errors = layers.map((weights, i) => {
+        using part = stacked ? rowsOf(out(0), i * shape.rows, shape.rows) : null;
+        return weights.errorOf(x, part ?? out(i));
+      });
+      return Math.max(...errors);
+    },
     dispose() {
-      x.dispose();
-      for (const { weights, out } of layers) {
-        weights.dispose();
-        out.dispose();
-      }
+      stacked?.dispose();
+      for (const owned of [x, ...layers, ...outs]) owned.dispose();
     },
   };
+}
+
+/** What rows [first, first + rows) of stacked weights gave each token. */
+function rowsOf(y: Tensor, first: number, rows: number): Tensor {
+  const [tokens = 0, all = 0] = y.shape;
+  const part = new Float32Array(tokens * rows);
+  for (let token = 0; token < tokens; token++) part.set(y.read(token * all + first, rows), token * rows);
+  return Tensor.copyOf(part, [tokens, rows]);
 }
