@@ -9,8 +9,8 @@ import { filesOf } from '../../lib/pipeline/random-model.js';
 
 /** What a job of the command line, killed at a random moment, had done by then. */
 export interface Kill {
-  /** Milliseconds after its start. */
-  after: number;
+  /** Layers that it had told of. */
+  layers: number;
   /** Blocks in its journal; null where the output had its name already. */
   blocks: number | null;
   /** What is wrong with what became of it; empty as it should be. */
@@ -35,12 +35,21 @@ interface Run {
   layers: string[];
   stdout: string;
   stderr: string;
+  /** When it began, when it told of each layer, and when it ended, in milliseconds. */
+  times: number[];
+}
+
+/** So many milliseconds after so many layers. */
+interface Moment {
+  layers: number;
   milliseconds: number;
 }
 
-/** Runs the job in a process of its own, to its end or for so many milliseconds. */
-function run(out: string, samples: number, killAfter: number | null): Promise<Run> {
-  const started = performance.now();
+const solved = /(model\.layers\.\S+): relative error/g;
+
+/** Runs the job in a process of its own, to its end or to a moment. */
+function run(out: string, samples: number, moment: Moment | null): Promise<Run> {
+  const times = [performance.now()];
   const child = spawn(process.execPath, [
     program,
     ...job,
@@ -52,24 +61,31 @@ function run(out: string, samples: number, killAfter: number | null): Promise<Ru
     out,
   ]);
   const said = { stdout: '', stderr: '' };
+  let timer: NodeJS.Timeout | undefined;
+  const killInTime = () => {
+    if (moment && !timer && times.length > moment.layers)
+      timer = setTimeout(() => child.kill('SIGKILL'), moment.milliseconds);
+  };
+  killInTime();
   for (const stream of ['stdout', 'stderr'] as const)
     child[stream].setEncoding('utf8').on('data', (text: string) => {
       said[stream] += text;
+      for (const _ of text.matchAll(solved)) times.push(performance.now());
+      killInTime();
     });
-  const timer = killAfter === null ? undefined : setTimeout(() => child.kill('SIGKILL'), killAfter);
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, signal) => {
       clearTimeout(timer);
-      const layers = [...said.stderr.matchAll(/(model\.layers\.\S+): relative error/g)].map(([, name]) => name!);
-      resolve({ ...said, code, killed: signal === 'SIGKILL', layers, milliseconds: performance.now() - started });
+      const layers = [...said.stderr.matchAll(solved)].map(([, name]) => name!);
+      resolve({ ...said, code, killed: signal === 'SIGKILL', layers, times: [...times, performance.now()] });
     });
   });
 }
 
 /**
- * Kills so many jobs with SIGKILL, each at a moment of its own, drawn evenly from the time that a job takes, and runs each
- * again.
+ * Kills so many jobs with SIGKILL, each at a moment of its own, and runs each again. A moment lies behind a random number of
+ * layers, and as far behind as is drawn evenly from the time that an unharmed job takes to its next layer, or to its end.
  */
 export async function* killJobs({ count, seed, samples }: Kills): AsyncGenerator<Kill> {
   const scratch = mkdtempSync(join(tmpdir(), 'lutra-kill-'));
@@ -77,18 +93,17 @@ export async function* killJobs({ count, seed, samples }: Kills): AsyncGenerator
   try {
     const whole = join(scratch, 'whole');
     await run(whole, samples, null);
-    let { milliseconds } = await run(join(scratch, 'timed'), samples, null);
+    const { times } = await run(join(scratch, 'timed'), samples, null);
     for (let killed = 0; killed < count; ) {
       const parent = mkdtempSync(join(scratch, 'job-'));
       const out = join(parent, 'out');
-      const after = random.next() * milliseconds;
-      const first = await run(out, samples, after);
-      if (!first.killed) {
-        // The machine is faster now.
-        milliseconds = first.milliseconds;
-      } else {
+      const layers = random.below(times.length - 1);
+      const milliseconds = random.next() * (times[layers + 1]! - times[layers]!);
+      const first = await run(out, samples, { layers, milliseconds });
+      // Some end before they are killed.
+      if (first.killed) {
         killed += 1;
-        yield { after, ...(await resume({ out, samples }, first, whole)) };
+        yield { layers: first.layers.length, ...(await resume({ out, samples }, first, whole)) };
       }
       rmSync(parent, { recursive: true });
     }
@@ -101,7 +116,7 @@ async function resume(
   { out, samples }: { out: string; samples: number },
   first: Run,
   whole: string,
-): Promise<Omit<Kill, 'after'>> {
+): Promise<Omit<Kill, 'layers'>> {
   const faults: string[] = [];
   const blocks = existsSync(out) ? null : recordedBlocks(`${out}.partial/journal.json`);
   const done = blocks === null && !existsSync(`${out}.partial/journal.json`);

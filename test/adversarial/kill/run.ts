@@ -1,23 +1,24 @@
 /**
  * Kills quantization jobs on the embedded model at random moments and runs each again:
  *
- *     npx tsx test/adversarial/kill/run.ts [number of kills, 200] [seed, 1] [calibration windows, 64]
+ *     npx tsx test/adversarial/kill/run.ts [number of kills, 200] [seed, 1] [calibration windows, 16]
  *
  * Tells how far the jobs were when they were killed, and everything that was not as it should be.
  */
 import { killJobs } from './kills.js';
 
-const [count = 200, seed = 1, samples = 64] = process.argv.slice(2).map(Number);
+const [count = 200, seed = 1, samples = 16] = process.argv.slice(2).map(Number);
 const stages = new Map<string, number>();
 let wrong = 0;
 let killed = 0;
-for await (const { after, blocks, faults } of killJobs({ count, seed, samples })) {
+for await (const { layers, blocks, faults } of killJobs({ count, seed, samples })) {
   killed += 1;
   const stage = blocks === null ? 'the output had its name' : `${blocks} blocks were recorded`;
   stages.set(stage, (stages.get(stage) ?? 0) + 1);
+  if (killed % 20 === 0) console.log(`${killed} kills`);
   if (faults.length === 0) continue;
   wrong += 1;
-  console.log(`kill ${killed}, after ${after.toFixed(0)} ms, ${stage}: ${faults.join('; ')}`);
+  console.log(`kill ${killed}, after ${layers} layers, ${stage}: ${faults.join('; ')}`);
 }
 for (const [stage, kills] of [...stages].sort()) console.log(`${kills} kills when ${stage}`);
 console.log(
