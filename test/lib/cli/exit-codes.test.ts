@@ -264,7 +264,7 @@ describe('exit code 130', () => {
       expect(code, stderr).toBe(130);
       expect(failureOf(stdout).error.code).toBe('ABORTED');
       const [said = '', command = ''] = stderr.trimEnd().split('\n').at(-1)!.split(': go on with: ');
-      expect(said).toMatch(/^lutra quantize: interrupted\. [123] of 4 blocks are kept$/);
+      expect(said).toMatch(/^lutra quantize: interrupted\. [1-4] of 4 blocks are kept$/);
       expect(readdirSync(outputs)).toEqual(['out.partial']);
       // The very command, as a shell reads it.
       const words = spawnSync('bash', ['-c', command.replace('lutra', "printf '%s\\0'")], { encoding: 'utf8' }).stdout;
