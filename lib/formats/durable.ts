@@ -1,5 +1,6 @@
 import { open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { closeFile } from './open-file.js';
 import { onFile } from './system-error.js';
 
 /** Brings a directory's names to the disk. */
@@ -10,7 +11,7 @@ export async function syncDirectory(path: string): Promise<void> {
   try {
     await onFile(path, () => handle.sync());
   } finally {
-    await handle.close();
+    await closeFile(handle);
   }
 }
 

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { openFile } from './open-file.js';
+import { closeFile, openFile } from './open-file.js';
 import { onFile } from './system-error.js';
 
 /** Bytes that are read and hashed at a time: a millisecond of the JavaScript thread. */
@@ -30,6 +30,6 @@ export async function hashFile(
       onBytes(position);
     }
   } finally {
-    await handle.close();
+    await closeFile(handle);
   }
 }

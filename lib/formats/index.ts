@@ -21,8 +21,10 @@ export {
   readCheckpoint,
   requireRoom,
   type StoredRecipe,
+  type StoredSizes,
+  storedSizes,
 } from './lutra/index.js';
-export { containedFile, readSmallFile } from './open-file.js';
+export { closeFile, containedFile, readSmallFile } from './open-file.js';
 export {
   crc32c,
   defaultShardBytes,

@@ -23,7 +23,7 @@ export async function openFile(path: string): Promise<OpenFile> {
       requireRegular(status.isFile(), path);
       return { path, handle, size: Number(status.size), changed: status.mtimeNs };
     } catch (error) {
-      await handle.close();
+      await closeFile(handle);
       throw error;
     }
   });
@@ -47,8 +47,20 @@ export async function requireUnchanged(file: OpenFile, where = file.path): Promi
     });
 }
 
+/**
+ * Closes a file that was only read, or synced before. What the system says of that changes nothing: an error of a write comes
+ * with its sync.
+ */
+export async function closeFile(handle: FileHandle): Promise<void> {
+  await handle.close().catch(() => {});
+}
+
 /** Fills `target` from `position` on. @throws `LUTRA_E_TRUNCATED` where the file ends before */
-export async function readFully(file: OpenFile, target: Uint8Array, position: number): Promise<void> {
+export async function readFully(
+  file: Pick<OpenFile, 'path' | 'handle'>,
+  target: Uint8Array,
+  position: number,
+): Promise<void> {
   let done = 0;
   while (done < target.length) {
     const left = target.length - done;
@@ -83,7 +95,7 @@ export async function readSmallFile(path: string, limit: number): Promise<Uint8A
     await requireUnchanged(file);
     return bytes;
   } finally {
-    await file.handle.close();
+    await closeFile(file.handle);
   }
 }
 

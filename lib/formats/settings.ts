@@ -2,7 +2,7 @@ import { extname } from 'node:path';
 import type { LutraError } from '../errors.js';
 import { lutraError } from '../errors.js';
 import { defaultLimits } from './limits.js';
-import { openFile, readFully } from './open-file.js';
+import { closeFile, openFile, readFully } from './open-file.js';
 import { decodeUtf8, JsonReader, type JsonValue, quoted } from './strict-json.js';
 
 /** What people write by hand is short; a model named by mistake is not. */
@@ -30,7 +30,7 @@ export async function readSettings(path: string): Promise<JsonValue> {
     await readFully(file, bytes, 0);
     return await parseSettings(bytes, path);
   } finally {
-    await file.handle.close();
+    await closeFile(file.handle);
   }
 }
 

@@ -9,6 +9,9 @@ interface NativeFailure {
   expected?: number;
 }
 
+/** How N-API tells what C++ throws where an object gets no memory. */
+const noMemory = 'std::bad_alloc';
+
 function isNativeFailure(error: unknown): error is NativeFailure {
   return (
     error instanceof Error && !(error instanceof LutraError) && isLutraErrorCode((error as { code?: unknown }).code)
@@ -17,6 +20,8 @@ function isNativeFailure(error: unknown): error is NativeFailure {
 
 /** Turns an error that came out of the addon into a LutraError; every other one passes unchanged. */
 export function fromNative(error: unknown, where?: string): unknown {
+  if (error instanceof Error && error.message === noMemory)
+    return lutraError('LUTRA_E_MEMORY', { message: 'out of memory', where, cause: error });
   if (!isNativeFailure(error)) return error;
   const { code, message, found, expected } = error;
   if (!isLutraErrorCode(code)) return error;

@@ -1,6 +1,6 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { lutraError } from '../errors.js';
-import { damagedWork, onFile } from '../formats/index.js';
+import { closeFile, damagedWork, onFile } from '../formats/index.js';
 import { addon, cancellable, taskIds } from '../native/index.js';
 import type { Tensor } from '../tensor/index.js';
 
@@ -42,9 +42,9 @@ export class ActivationStore implements Activations {
     const file = await open(path, 'r+').catch((cause) => {
       throw damagedWork(path, 'the activations of the unfinished job cannot be opened', cause);
     });
-    const { size } = await file.stat();
+    const { size } = await onFile(path, () => file.stat());
     if (size === bytes) return new ActivationStore(file, path, signal);
-    await file.close();
+    await closeFile(file);
     throw damagedWork(path, 'the activations have another size');
   }
 
@@ -73,12 +73,12 @@ export class ActivationStore implements Activations {
   }
 
   async close(): Promise<void> {
-    await this.file.close();
+    await closeFile(this.file);
   }
 
   /** Closes and removes the file. */
   async dispose(): Promise<void> {
     await this.close();
-    await rm(this.path, { force: true });
+    await onFile(this.path, () => rm(this.path, { force: true }));
   }
 }

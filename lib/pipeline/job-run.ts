@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LutraError } from '../errors.js';
-import { type CheckpointPlan, CheckpointWriter, damagedWork, OutputDirectory } from '../formats/index.js';
+import { type CheckpointPlan, CheckpointWriter, damagedWork, OutputDirectory, storedSizes } from '../formats/index.js';
 import type { QuantizationJob } from './job.js';
 import type { JobIdentity } from './job-identity.js';
 import { type Choices, Journal } from './journal.js';
@@ -67,8 +67,9 @@ export class JobRun {
     const expected = found && manifestOf(identity, results, found.outputs);
     if (!found || JSON.stringify(found) !== JSON.stringify(expected))
       throw damagedWork(path, 'the output is not the one that the journal tells of');
+    const sizes = await storedSizes(this.output.path);
     await this.output.clean();
-    return { ...results, resumedBlocks: journal.blocks.length };
+    return { ...results, ...sizes, resumedBlocks: journal.blocks.length };
   }
 
   /** Ends a run that has failed: finished blocks stay. @returns the error, which then says how to go on */

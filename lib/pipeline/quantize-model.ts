@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type CheckpointPlan, type Outputs, readCheckpoint, requireRoom } from '../formats/index.js';
+import { type CheckpointPlan, type Outputs, requireRoom, type StoredSizes } from '../formats/index.js';
 import type { TensorSource } from '../quantization/index.js';
 import { ActivationGenerations, type Checksums } from './activation-generations.js';
 import { ActivationStore } from './activation-store.js';
@@ -62,13 +62,13 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
     const identity = { lutra: provenance(), ...known, calibration: calibration?.record ?? null, inputs };
     earlier?.requireSame(identity);
     if (earlier && run.output.leftover === 'published')
-      return await resultOf(job.out, await run.finishPublished(earlier, identity), started);
+      return resultOf(job.out, await run.finishPublished(earlier, identity), started);
     const chosen = earlier?.choices ?? (await choose({ model, calibration, scaleDtypes: scaleDtypes!, run }, context));
     const journal = earlier ?? run.begin(identity, chosen);
     const plan = await prepared.planFor(chosen.recipe, chosen.scaleDtypes);
     const work = { model, identity, calibration, journal, plan, run, log };
     const written = await writeLayers(work, { ...context, recipe: chosen.recipe }, started);
-    return await resultOf(job.out, written, started);
+    return resultOf(job.out, written, started);
   } catch (error) {
     throw await run.leave(error);
   }
@@ -108,7 +108,7 @@ async function writeLayers(
   { model, identity, calibration, journal, plan, run, log }: Writing,
   context: JobContext,
   started: number,
-): Promise<JobResults & Pick<QuantizationResult, 'resumedBlocks'>> {
+): Promise<Written> {
   const { graph } = model;
   const { recipe, signal, report } = context;
   const resumedBlocks = journal.blocks.length;
@@ -128,8 +128,8 @@ async function writeLayers(
     [manifestFile]: manifestOf(identity, results, outputs),
     [runLogFile]: { seconds: secondsSince(started), peakRssBytes: peakRssBytes(), resumedBlocks, ...log.parts },
   });
-  await writer.finish(documents, { signal });
-  return { ...results, resumedBlocks };
+  const sizes = await writer.finish(documents, { signal });
+  return { ...results, ...sizes, resumedBlocks };
 }
 
 /** Scratch files beside the checkpoint that grows: for what enters a block, and more where blocks are finetuned or windows held out. */
@@ -164,22 +164,17 @@ async function withStores(
   }
 }
 
-/** Opens what was written: a checkpoint that cannot be read again is none. */
-async function resultOf(
-  out: string,
-  results: JobResults & Pick<QuantizationResult, 'resumedBlocks'>,
-  started: number,
-): Promise<QuantizationResult> {
-  await using written = await readCheckpoint(out);
+/** What a run tells of the output that it has written or finished. */
+type Written = JobResults & StoredSizes & Pick<QuantizationResult, 'resumedBlocks'>;
+
+function resultOf(out: string, { bitsPerWeight, ...written }: Written, started: number): QuantizationResult {
   return {
     out,
-    bytes: written.bytes,
-    bitsPerWeight: written.bitsPerWeight ?? 0,
-    bitsPerParameter: written.bitsPerParameter,
+    bitsPerWeight: bitsPerWeight ?? 0,
     seconds: secondsSince(started),
     peakRssBytes: peakRssBytes(),
-    warnings: countWarnings(results),
-    ...results,
+    warnings: countWarnings(written),
+    ...written,
   };
 }
 

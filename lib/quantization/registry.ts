@@ -32,7 +32,7 @@ export function findMethod<T extends { readonly name: string }>(
   throw lutraError('LUTRA_E_METHOD', {
     message: 'no such quantization method',
     where: `${where}.method`,
-    found: typeof name === 'string' ? `'${name}'` : String(name),
+    found: typeof name === 'string' ? `'${name}'` : JSON.stringify(name)?.slice(0, 120),
     expected: methods.map((candidate) => `'${candidate.name}'`).join(' or ') || 'none: this version has none of these',
   });
 }

@@ -8,7 +8,7 @@
 #include "binding/failure.h"
 #include "binding/prepared_object.h"
 #include "binding/program_object.h"
-#include "binding/tasks.h"
+#include "binding/run_task.h"
 #include "binding/tensor_object.h"
 #include "device/device.h"
 #include "ops/kernel_choices.h"

@@ -21,9 +21,13 @@ void Environment::shut_down() {
   if (dispatcher_.joinable()) dispatcher_.join();
 }
 
+void Environment::on_done(Napi::Env env, Napi::Function, Environment* self, void*) {
+  if (env) self->settle(env);
+}
+
 Napi::Promise Environment::submit(Napi::Env env, Job job) {
   if (!dispatcher_.joinable()) {
-    notify_ = Napi::ThreadSafeFunction::New(env, Napi::Function(), "lutra.dispatcher", 0, 1);
+    notify_ = Notify::New(env, "lutra.dispatcher", 0, 1, this);
     notify_.Unref(env);
     // Hooks run last in, first out: the dispatcher has ended before the function it calls is torn down.
     env.AddCleanupHook([this] { shut_down(); });
@@ -32,10 +36,13 @@ Napi::Promise Environment::submit(Napi::Env env, Job job) {
   job.promise = std::make_unique<Napi::Promise::Deferred>(Napi::Promise::Deferred::New(env));
   const Napi::Promise promise = job.promise->Promise();
   if (!job.cancel) job.cancel = std::make_shared<CancelToken>();
+  std::list<Job> one;
+  one.push_back(std::move(job));
+  // From here on nothing fails: whoever counts a job settles it.
   if (pending_++ == 0) notify_.Ref(env);
   {
     std::lock_guard lock(mutex_);
-    waiting_.push_back(std::move(job));
+    waiting_.splice(waiting_.end(), one);
   }
   wake_.notify_one();
   return promise;
@@ -45,15 +52,15 @@ void Environment::dispatch() {
   Context context;
   context.pool = pool_.get();
   for (;;) {
-    Job job;
+    std::list<Job> one;
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stop_ || !waiting_.empty(); });
       if (stop_) return;
-      job = std::move(waiting_.front());
-      waiting_.pop_front();
-      running_ = job.cancel;
+      one.splice(one.begin(), waiting_, waiting_.begin());
+      running_ = one.front().cancel;
     }
+    Job& job = one.front();
     context.cancel = job.cancel.get();
     context.threads = job.threads;
     try {
@@ -65,15 +72,13 @@ void Environment::dispatch() {
     std::lock_guard lock(mutex_);
     running_ = nullptr;
     if (stop_) return;
-    done_.push_back(std::move(job));
-    notify_.NonBlockingCall([this](Napi::Env env, Napi::Function) {
-      if (env) settle(env);
-    });
+    done_.splice(done_.end(), one);
+    notify_.NonBlockingCall();
   }
 }
 
 void Environment::settle(Napi::Env env) {
-  std::deque<Job> done;
+  std::list<Job> done;
   {
     std::lock_guard lock(mutex_);
     done.swap(done_);

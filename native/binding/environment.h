@@ -5,8 +5,8 @@
 #include <napi.h>
 
 #include <condition_variable>
-#include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -48,6 +48,9 @@ class Environment {
   Napi::FunctionReference tensor, packed, prepared, program, cancel;
 
  private:
+  static void on_done(Napi::Env env, Napi::Function, Environment* self, void*);
+  using Notify = Napi::TypedThreadSafeFunction<Environment, void, &Environment::on_done>;
+
   void dispatch();
   void settle(Napi::Env env);
   void shut_down();
@@ -57,12 +60,14 @@ class Environment {
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Job> waiting_;
-  std::deque<Job> done_;
+  // A job's node is made where it is submitted and handed on from list to list: on the dispatcher thread nobody could
+  // catch that there is no memory for another.
+  std::list<Job> waiting_;
+  std::list<Job> done_;
   std::shared_ptr<CancelToken> running_;
   bool stop_ = false;
   std::thread dispatcher_;
-  Napi::ThreadSafeFunction notify_;
+  Notify notify_;
   int pending_ = 0;  // jobs whose promise is open; the event loop stays alive while there are any
 };
 

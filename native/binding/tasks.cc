@@ -1,12 +1,7 @@
 #include "binding/tasks.h"
 
 #include <algorithm>
-#include <array>
 
-#include "binding/arguments.h"
-#include "binding/environment.h"
-#include "binding/failure.h"
-#include "binding/tensor_object.h"
 #include "core/checked.h"
 #include "core/crc32c.h"
 #include "linalg/low_rank.h"
@@ -37,23 +32,6 @@
 namespace lutra::binding {
 
 namespace {
-
-constexpr size_t kMaxTensors = 8;
-constexpr size_t kMaxParameters = 8;
-
-struct TaskCall {
-  std::array<TensorView, kMaxTensors> tensors;
-  std::array<double, kMaxParameters> parameters;
-
-  int64_t whole(int index) const { return static_cast<int64_t>(parameters[static_cast<size_t>(index)]); }
-};
-
-struct TaskRow {
-  const char* name;
-  size_t tensors;
-  size_t parameters;
-  Status (*run)(Context& context, const TaskCall& call, std::vector<double>& answer);
-};
 
 // The part of a tensor that a file transfer moves; parameters are descriptor, position, byte offset, bytes.
 Status file_range(const TaskCall& call, uint8_t** data, size_t* bytes) {
@@ -407,34 +385,6 @@ const TaskRow kTasks[] = {
 
 }  // namespace
 
-Napi::Value run_task(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  const int64_t last = static_cast<int64_t>(std::size(kTasks)) - 1;
-  const TaskRow& row = kTasks[whole_number(info[0], "task", 0, last)];
-  const Napi::Array list = info[1].IsArray() ? info[1].As<Napi::Array>() : Napi::Array::New(env);
-  const std::vector<double> parameters = number_array(info[2], row.name, kMaxParameters);
-  if (list.Length() != row.tensors || parameters.size() != row.parameters)
-    throw bad_argument(env, "LUTRA_E_OPTION", "wrong number of operands or parameters", row.name);
-
-  TaskCall call{};
-  std::vector<std::shared_ptr<Storage>> keep;
-  // Not list.Length(): reading an element may run JavaScript that changes the list.
-  for (uint32_t i = 0; i < row.tensors; ++i) {
-    TensorObject& tensor = TensorObject::from(list.Get(i), row.name);
-    keep.push_back(tensor.share(row.name));
-    call.tensors[i] = tensor.view(row.name);
-  }
-  std::copy(parameters.begin(), parameters.end(), call.parameters.begin());
-
-  Job job;
-  job.name = row.name;
-  job.threads = static_cast<int>(whole_number(info[3], "threads", 0, 4096));
-  job.cancel = cancel_token(info[4]);
-  job.answers = true;
-  job.work = [run = row.run, call, keep = std::move(keep)](Context& context, std::vector<double>& answer) {
-    return run(context, call, answer);
-  };
-  return Environment::of(env).submit(env, std::move(job));
-}
+std::span<const TaskRow> task_table() { return kTasks; }
 
 }  // namespace lutra::binding

@@ -13,6 +13,11 @@ namespace lutra {
 namespace {
 
 // Address sanitizer watches the ends of heap blocks, not those of mappings.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1  // as GCC says it
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool kMap = false;
 #else

@@ -197,6 +197,15 @@ export async function readCheckpoint(
   }
 }
 
+export type StoredSizes = Pick<Checkpoint, 'bytes' | 'bitsPerWeight' | 'bitsPerParameter'>;
+
+/** Opens what was written, and reads its headers again: a checkpoint that cannot be read is none. */
+export async function storedSizes(directory: string): Promise<StoredSizes> {
+  await using checkpoint = await readCheckpoint(directory);
+  const { bytes, bitsPerWeight, bitsPerParameter } = checkpoint;
+  return { bytes, bitsPerWeight, bitsPerParameter };
+}
+
 /** Quantized matrices in the order of their entries, then all tensors that belong to none of them. */
 function logicalTensors(reader: SafetensorsReader, quantization: QuantizationConfig | null, where: string) {
   const tensors = new Map<string, CheckpointTensor>();

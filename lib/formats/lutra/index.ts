@@ -1,4 +1,4 @@
-export { Checkpoint, type CheckpointTensor, readCheckpoint } from './checkpoint.js';
+export { Checkpoint, type CheckpointTensor, readCheckpoint, type StoredSizes, storedSizes } from './checkpoint.js';
 export { type ClaimOptions, OutputDirectory } from './output-directory.js';
 export { checksumText, type Outputs } from './outputs.js';
 export { bytesOf } from './parts.js';

@@ -3,7 +3,7 @@ import { readdir, rename, unlink, writeFile } from 'node:fs/promises';
 import { hostname, uptime } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { lutraError } from '../../errors.js';
-import { onFile } from '../system-error.js';
+import { fromSystem, onFile } from '../system-error.js';
 
 /** All that the mark says is its name, so that it is never seen half written, and no other job's mark has the same one. */
 const pattern = /^\.lutra-job-(?:released|(\d+)-(\d+)-(.+))$/;
@@ -16,10 +16,14 @@ const released = '.lutra-job-released';
  */
 export async function markDirectory(directory: string): Promise<string> {
   const path = join(directory, ownMark());
-  await onFile(path, () => writeFile(path, '', { flag: 'wx' }));
-  if ((await marksOf(directory)).length === 1) return path;
-  await onFile(path, () => unlink(path));
-  throw taken(directory);
+  try {
+    await onFile(path, () => writeFile(path, '', { flag: 'wx' }));
+    if ((await marksOf(directory)).length === 1) return path;
+    throw taken(directory);
+  } catch (error) {
+    await unlink(path).catch(() => {});
+    throw error;
+  }
 }
 
 /**
@@ -49,8 +53,13 @@ export const isMark = (name: string): boolean => pattern.test(basename(name));
 
 const ownMark = (): string => `.lutra-job-${process.pid}-${Date.now()}-${thisHost()}`;
 
-const marksOf = async (directory: string): Promise<string[]> =>
-  (await readdir(directory).catch(() => [])).filter(isMark);
+async function marksOf(directory: string): Promise<string[]> {
+  const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOTDIR' || error.code === 'ENOENT') return [];
+    throw fromSystem(error, directory);
+  });
+  return names.filter(isMark);
+}
 
 const taken = (directory: string, cause?: unknown) =>
   lutraError('LUTRA_E_EXISTS', { message: 'another job takes this output', where: directory, cause });

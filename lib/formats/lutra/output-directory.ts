@@ -100,6 +100,8 @@ export class OutputDirectory {
     try {
       await claimed.#claimWork();
     } catch (error) {
+      // The mark may be there already, and nothing but a process's end makes a mark dead.
+      await claimed.keep();
       await claimed.#removeParents();
       throw error;
     }
@@ -152,7 +154,6 @@ export class OutputDirectory {
 
   /** Removes the work directory of an output that has its name. The journal goes last: until then the next run understands. */
   async clean(): Promise<void> {
-    this.#settled = true;
     await syncDirectory(dirname(this.path));
     await onFile(this.work, async () => {
       for (const name of await readdir(this.work))
@@ -160,6 +161,7 @@ export class OutputDirectory {
           await rm(join(this.work, name), { recursive: true });
       await rm(this.journal, { force: true });
       await rm(this.#mark);
+      this.#settled = true;
       await rmdir(this.work);
     });
   }

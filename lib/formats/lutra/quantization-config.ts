@@ -135,7 +135,7 @@ function requireOurs(value: JsonValue, where: string): void {
     throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
       message: 'the checkpoint is quantized in a format that lutra does not read',
       where: `${where}: quantization_config.quant_method`,
-      found: method === undefined ? 'none' : quoted(String(method)),
+      found: method === undefined ? 'none' : quoted(typeof method === 'string' ? method : JSON.stringify(method)),
       expected: '"lutra", or a checkpoint that is not quantized',
     });
   if (typeof version === 'number' && version > formatVersion)

@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { type Dtype, type QuantizedTensor, rankOf, type Tensor } from '../../tensor/index.js';
 import { syncDirectory } from '../durable.js';
-import { containedFile, openFile, readFully, writeFully } from '../open-file.js';
+import { closeFile, containedFile, openFile, readFully, writeFully } from '../open-file.js';
 import { indexFile, SafetensorsWriter } from '../safetensors/index.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
-import { configFile } from './checkpoint.js';
+import { configFile, type StoredSizes, storedSizes } from './checkpoint.js';
 import { OutputDirectory } from './output-directory.js';
 import { type Outputs, outputsOf } from './outputs.js';
 import { partsOf } from './parts.js';
@@ -156,7 +156,7 @@ export class CheckpointWriter {
   async finish(
     documents: (outputs: Outputs) => Readonly<Record<string, object>> = () => ({}),
     options: Abortable = {},
-  ): Promise<void> {
+  ): Promise<StoredSizes> {
     const { plan, weights, output } = this;
     for (const [name, from] of plan.copied) await weights.copy(name, plan.source.reader, { from, ...options });
     await weights.close();
@@ -168,7 +168,9 @@ export class CheckpointWriter {
     const outputs = await this.#outputs(options.signal);
     for (const [name, content] of Object.entries(documents(outputs))) await this.#document(name, content);
     options.signal?.throwIfAborted();
+    const sizes = await storedSizes(output.checkpoint);
     await output.publish();
+    return sizes;
   }
 
   /** Everything that has been written, which must be all but the documents. */
@@ -239,9 +241,9 @@ async function copyDocument(from: string, to: string, name: string): Promise<voi
       }
       await onFile(path, () => copy.sync());
     } finally {
-      await copy.close();
+      await closeFile(copy);
     }
   } finally {
-    await source.handle.close();
+    await closeFile(source.handle);
   }
 }

@@ -5,7 +5,7 @@ import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
-import { containedFile, type OpenFile, openFile, readFully, requireUnchanged } from '../open-file.js';
+import { closeFile, containedFile, type OpenFile, openFile, readFully, requireUnchanged } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 import { nativeDtypes } from './dtypes.js';
@@ -234,7 +234,7 @@ function requireMemory(bytes: number, where: string): void {
 }
 
 async function closeAll(files: ReadonlyMap<string, OpenFile>): Promise<void> {
-  for (const { handle } of files.values()) await handle.close();
+  for (const { handle } of files.values()) await closeFile(handle);
 }
 
 const exists = (path: string): Promise<boolean> =>

@@ -1,10 +1,10 @@
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { lutraError } from '../../errors.js';
+import { type LutraError, lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
 import { damagedWork } from '../damaged-work.js';
-import { writeFully } from '../open-file.js';
+import { closeFile, readFully, writeFully } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 import { crc32c } from './checksum.js';
@@ -139,7 +139,7 @@ export class SafetensorsWriter {
     for (const [name, handle] of this.#handles)
       await onFile(join(this.directory, name), async () => {
         await handle.sync();
-        await handle.close();
+        await closeFile(handle);
       });
     const { index } = this.plan;
     const path = join(this.directory, indexFile);
@@ -148,7 +148,7 @@ export class SafetensorsWriter {
 
   /** Closes the files, whole or not. Idempotent. */
   async abandon(): Promise<void> {
-    for (const handle of this.#handles.values()) await handle.close().catch(() => {});
+    for (const handle of this.#handles.values()) await closeFile(handle);
   }
 
   #written(name: string, checksum: number): void {
@@ -196,8 +196,7 @@ export class SafetensorsWriter {
     for (let at = entry.begin; at < entry.end; at += piece.length) {
       signal?.throwIfAborted();
       const part = piece.subarray(0, Math.min(piece.length, entry.end - at));
-      const { bytesRead } = await onFile(path, () => handle.read(part, 0, part.length, at));
-      if (bytesRead < part.length) throw damagedWork(path, 'the file ends too early');
+      await readAgain({ path, handle }, part, at);
       found = await crc32c(part, found, { signal });
     }
     if (found !== expected)
@@ -208,9 +207,15 @@ export class SafetensorsWriter {
 
 const readBytes = 2 ** 20;
 
+async function readAgain(file: { path: string; handle: FileHandle }, target: Uint8Array, at: number): Promise<void> {
+  await readFully(file, target, at).catch((error: Partial<LutraError>) => {
+    throw error.code === 'LUTRA_E_TRUNCATED' ? damagedWork(file.path, 'the file ends too early') : error;
+  });
+}
+
 async function requireHeader(handle: FileHandle, header: Uint8Array, path: string): Promise<void> {
   const found = new Uint8Array(header.length);
-  await onFile(path, () => handle.read(found, 0, found.length, 0));
+  await readAgain({ path, handle }, found, 0);
   if (Buffer.compare(found, header) !== 0) throw damagedWork(path, 'the header is not the one that was written');
 }
 

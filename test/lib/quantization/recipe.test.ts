@@ -65,6 +65,7 @@ test('what cannot be run is refused with its code and its path', () => {
     [{ ...rtn, actOrder: true }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
     [{ ...rtn, method: 'gptq', staticGroups: false }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
     [{ ...rtn, method: 'gptq', damping: -1 }, 'LUTRA_E_OPTION', 'recipe.solver.damping'],
+    [{ ...rtn, method: { toString: 1 } }, 'LUTRA_E_METHOD', 'recipe.solver.method'],
     [{ ...rtn, grid: 3 }, 'LUTRA_E_OPTION', 'recipe.grid'],
     [{ ...rtn, grid: {} }, 'LUTRA_E_OPTION', 'recipe.grid'],
     [{ ...full, surprise: 1 }, 'LUTRA_E_OPTION', 'recipe.surprise'],
