@@ -1,5 +1,5 @@
 import type { NativeCancel } from './addon.js';
-import { fromNative } from './failure.js';
+import { fromNative, guarded } from './failure.js';
 import { addon } from './loader.js';
 
 /**
@@ -12,7 +12,7 @@ export async function cancellable<T>(
   where?: string,
 ): Promise<T> {
   signal?.throwIfAborted();
-  const cancel = signal ? new (addon().Cancel)() : null;
+  const cancel = signal ? guarded(() => new (addon().Cancel)()) : null;
   const raise = () => cancel?.cancel();
   signal?.addEventListener('abort', raise, { once: true });
   try {

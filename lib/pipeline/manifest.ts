@@ -11,7 +11,7 @@ import {
   type Outputs,
   onFile,
 } from '../formats/index.js';
-import { addon } from '../native/index.js';
+import { addon, guarded } from '../native/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
 import type { BadWindow, FinetuneResult, JobResults, LayerResult, TransformResult } from './job.js';
@@ -41,7 +41,11 @@ export interface Manifest {
 }
 
 /** What wrote a result. */
-export const provenance = (): Manifest['lutra'] => ({ version, formatVersion, isa: addon().describe().isa });
+export const provenance = (): Manifest['lutra'] => ({
+  version,
+  formatVersion,
+  isa: guarded(() => addon().describe()).isa,
+});
 
 export function manifestOf(
   { lutra, recipe, calibration, shardBytes, inputs }: JobIdentity,

@@ -56,7 +56,8 @@ export class Tokenizer {
    */
   encode(text: string, options: EncodeOptions): number[] {
     const encode = () => this.#library.encode(text, { add_special_tokens: false });
-    const { ids, tokens } = withinTime(encode, timeFor(text.length), this.#where);
+    const watched = () => withinTime(encode, timeFor(text.length), this.#where);
+    const { ids, tokens } = understood(watched, this.#where);
     const unknown = ids.findIndex((id: unknown) => !Number.isInteger(id));
     if (unknown >= 0)
       throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {
@@ -75,7 +76,8 @@ export class Tokenizer {
     if (known.length === 0) return '';
     const decode = () =>
       this.#library.decode(known, { skip_special_tokens: true, clean_up_tokenization_spaces: false });
-    return this.#decodesByPattern ? withinTime(decode, timeFor(known.length), this.#where) : decode();
+    const watched = () => withinTime(decode, timeFor(known.length), this.#where);
+    return understood(this.#decodesByPattern ? watched : decode, this.#where);
   }
 
   /** Decodes ids as they come. @param context the ids before them, which decide about a leading space. */
@@ -89,22 +91,24 @@ const constructionTime = 30_000;
 
 /** Everything that looks into the file's values, however deep they lie. */
 function construct(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string) {
+  const work = () => {
+    checkIds(tokenizerJson, where);
+    refuseUnfaithful(tokenizerJson, where);
+    const library = new Library(tokenizerJson, tokenizerConfig);
+    library.decode(library.encode('a b').ids);
+    return {
+      library,
+      decodesByPattern: (JSON.stringify(tokenizerJson.decoder) ?? '').includes('"Regex"'),
+      templateBos: leadingSpecialToken(tokenizerJson.post_processor),
+    };
+  };
+  return understood(() => withinTime(work, constructionTime, where), where);
+}
+
+/** The library checks few of the values that it meets: what it trips over is a fault of the file. */
+function understood<T>(work: () => T, where: string): T {
   try {
-    return withinTime(
-      () => {
-        checkIds(tokenizerJson, where);
-        refuseUnfaithful(tokenizerJson, where);
-        const library = new Library(tokenizerJson, tokenizerConfig);
-        library.decode(library.encode('a b').ids);
-        return {
-          library,
-          decodesByPattern: (JSON.stringify(tokenizerJson.decoder) ?? '').includes('"Regex"'),
-          templateBos: leadingSpecialToken(tokenizerJson.post_processor),
-        };
-      },
-      constructionTime,
-      where,
-    );
+    return work();
   } catch (cause) {
     if (cause instanceof LutraError) throw cause;
     throw lutraError('LUTRA_E_UNSUPPORTED_MODEL', {

@@ -108,6 +108,13 @@ test('values that nothing looks at, a hundred thousand deep', async () => {
   expect((await failureOf(() => make({ post_processor: processor }))).code).toBe('LUTRA_E_UNSUPPORTED_MODEL');
 });
 
+test('an added token that is no text', async () => {
+  const model = { type: 'Unigram', unk_id: 0, vocab: [['<s>', 0], ...letters.map((letter) => [letter, -1])] };
+  const decoder = { type: 'Metaspace', replacement: '▁', prepend_scheme: 'always' };
+  const tokenizer = make({ model, decoder, added_tokens: [{ id: 0, content: false, normalized: false }] });
+  expect((await failureOf(() => tokenizer.decode([1, 0]))).code).toBe('LUTRA_E_UNSUPPORTED_MODEL');
+});
+
 test.each([-1, 0.5, letters.length + 1, 2 ** 22, '0', {}])('an id for the unknown that is none: %j', async (unk_id) => {
   const model = { type: 'Unigram', unk_id, vocab: [['<s>', 0], ...letters.map((letter) => [letter, -1])] };
   expect((await failureOf(() => make({ model }))).code).toBe('LUTRA_E_HEADER');

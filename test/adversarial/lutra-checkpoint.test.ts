@@ -62,7 +62,12 @@ const cases: [string, (whole: Whole) => void, string, RegExp][] = [
   ['a version as text', ({ quantization }) => (quantization.format_version = '1'), 'LUTRA_E_HEADER', /format_version/],
   ['no version', ({ quantization }) => delete quantization.format_version, 'LUTRA_E_HEADER', /format_version/],
   ['gptq', ({ quantization }) => (quantization.quant_method = 'gptq'), 'LUTRA_E_UNSUPPORTED_MODEL', /"gptq"/],
-  ['no word', ({ quantization }) => (quantization.quant_method = { toString: 1 }), 'LUTRA_E_UNSUPPORTED_MODEL', /toString/],
+  [
+    'no word',
+    ({ quantization }) => (quantization.quant_method = { toString: 1 }),
+    'LUTRA_E_UNSUPPORTED_MODEL',
+    /toString/,
+  ],
   ['no method', ({ quantization }) => delete quantization.quant_method, 'LUTRA_E_UNSUPPORTED_MODEL', /none/],
   ['a method that is a list', ({ config }) => (config.quantization_config = []), 'LUTRA_E_UNSUPPORTED_MODEL', /none/],
   ['an unknown field', ({ quantization }) => (quantization.more = 1), 'LUTRA_E_HEADER', /more/],
