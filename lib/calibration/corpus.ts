@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { lutraError } from '../errors.js';
+import { readToEnd } from '../formats/index.js';
 
 /** Where calibration text comes from: a UTF-8 file, or documents as strings. */
 export type CorpusSource = ({ file: string; texts?: undefined } | { texts: readonly string[]; file?: undefined }) & {
@@ -79,7 +79,7 @@ function documentsOf(texts: readonly string[], separator: string | undefined, wh
 
 async function readBytes(file: string, signal: AbortSignal | undefined): Promise<Buffer> {
   try {
-    return await readFile(file, { signal });
+    return await readToEnd(file, signal);
   } catch (cause) {
     signal?.throwIfAborted();
     const { code, message } = cause as NodeJS.ErrnoException;

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { open, readFile, rm, stat } from 'node:fs/promises';
+import { open, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { LutraError, lutraError } from '../errors.js';
-import { onFile } from '../formats/index.js';
+import { onFile, readToEnd } from '../formats/index.js';
 import { maxThreads } from '../ops/index.js';
 
 /** Exit codes of the command line, as docs/cli.md lists them. */
@@ -186,7 +186,7 @@ export function memorySize(text: string): number {
 
 /** The text of a file. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`, and `LUTRA_E_OPTION` where it is not UTF-8 */
 export async function readText(path: string): Promise<string> {
-  const bytes = await onFile(path, () => readFile(path));
+  const bytes = await onFile(path, () => readToEnd(path));
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch (cause) {

@@ -24,7 +24,7 @@ export {
   type StoredSizes,
   storedSizes,
 } from './lutra/index.js';
-export { closeFile, containedFile, readSmallFile } from './open-file.js';
+export { closeFile, containedFile, readSmallFile, readToEnd } from './open-file.js';
 export {
   crc32c,
   defaultShardBytes,

@@ -1,3 +1,4 @@
+import { createReadStream } from 'node:fs';
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
 import { lutraError } from '../errors.js';
@@ -77,6 +78,17 @@ export async function writeFully(handle: FileHandle, bytes: Uint8Array, position
     const { bytesWritten } = await onFile(path, () => handle.write(bytes, done, bytes.length - done, position + done));
     done += bytesWritten;
   }
+}
+
+/**
+ * All bytes of a file or a pipe of the caller's own. Node's `readFile` takes a read that moves fewer bytes than were asked for,
+ * as network file systems have them, for the end of the file; a stream goes on to where nothing more comes.
+ */
+export async function readToEnd(path: string, signal?: AbortSignal): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20, ...(signal && { signal }) }))
+    pieces.push(piece as Buffer);
+  return Buffer.concat(pieces);
 }
 
 /** The whole content of a small file. @throws `LUTRA_E_HEADER` where it is larger than `limit` bytes */

@@ -1,7 +1,13 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LutraError } from '../errors.js';
-import { type CheckpointPlan, CheckpointWriter, damagedWork, OutputDirectory, storedSizes } from '../formats/index.js';
+import {
+  type CheckpointPlan,
+  CheckpointWriter,
+  damagedWork,
+  OutputDirectory,
+  readToEnd,
+  storedSizes,
+} from '../formats/index.js';
 import type { QuantizationJob } from './job.js';
 import type { JobIdentity } from './job-identity.js';
 import { type Choices, Journal } from './journal.js';
@@ -61,8 +67,8 @@ export class JobRun {
   async finishPublished(journal: Journal, identity: JobIdentity) {
     const { results } = journal;
     const path = join(this.output.path, manifestFile);
-    const found = await readFile(path, 'utf8')
-      .then((text) => JSON.parse(text) as Manifest)
+    const found = await readToEnd(path)
+      .then((text) => JSON.parse(`${text}`) as Manifest)
       .catch(() => null);
     const expected = found && manifestOf(identity, results, found.outputs);
     if (!found || JSON.stringify(found) !== JSON.stringify(expected))

@@ -99,7 +99,8 @@ let reference: Map<string, Buffer>;
 function requireRight(): void {
   const found = filesOf(out);
   requireTrue([...found.keys()].join() === [...reference.keys()].join(), 'the output has other files');
-  for (const [name, bytes] of reference) requireTrue(bytes.equals(found.get(name)!), `${name} differs`);
+  for (const [name, bytes] of reference)
+    requireTrue(bytes.equals(found.get(name)!), `${name} differs`, `${found.get(name)}`.slice(0, 2000));
 }
 
 async function campaign([kind, error, lasting]: Campaign, every: number, resuming: boolean): Promise<string> {

@@ -1,4 +1,4 @@
-import { access, constants, mkdir, readdir, rename, rm, rmdir, stat } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, rename, rm, rmdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { syncDirectory } from '../durable.js';
@@ -160,10 +160,11 @@ export class OutputDirectory {
         if (!isMark(name) && join(this.work, name) !== this.journal)
           await rm(join(this.work, name), { recursive: true });
       await rm(this.journal, { force: true });
-      await rm(this.#mark);
-      this.#settled = true;
-      await rmdir(this.work);
     });
+    this.#settled = true;
+    // The output is complete and nothing tells of a job any more: an empty directory that stays is in nobody's way.
+    await unlink(this.#mark).catch(() => releaseMark(this.#mark).catch(() => {}));
+    await rmdir(this.work).catch(() => {});
   }
 
   /** Ends this job's work: for the next run to go on with where an earlier one has left something, else without a trace. */
