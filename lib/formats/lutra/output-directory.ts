@@ -185,8 +185,14 @@ export class OutputDirectory {
   async discard(): Promise<void> {
     if (this.#settled) return;
     this.#settled = true;
-    await this.#empty();
-    await onFile(this.work, () => rm(this.work, { recursive: true, force: true }));
+    try {
+      await this.#empty();
+      await onFile(this.work, () => rm(this.work, { recursive: true, force: true }));
+    } catch (error) {
+      // What cannot be removed now can be by the next job.
+      await releaseMark(this.#mark).catch(() => {});
+      throw error;
+    }
     await this.#removeParents();
   }
 
