@@ -23,6 +23,7 @@ test(`a model loaded and disposed of ${rounds} times leaves no memory behind`, {
     const growth = (process.memoryUsage.rss() - resident) / 2 ** 20;
     if (process.env.LUTRA_LOAD_ROUNDS)
       console.log(`${rounds} rounds: resident memory grew by ${growth.toFixed(1)} MiB`);
-    expect(growth).toBeLessThan(48);
+    // A sanitizer keeps freed blocks back for a while.
+    if (!process.env.LUTRA_SANITIZED) expect(growth).toBeLessThan(48);
   });
 });
