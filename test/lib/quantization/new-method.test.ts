@@ -41,9 +41,9 @@ const signs: Solver<z.infer<typeof options>, null> = {
 const registry = solvers as Solver[];
 const scratch = scratchDirectory();
 const model = join(scratch, 'model');
-beforeAll(() => {
+beforeAll(async () => {
   registry.push(signs as Solver);
-  writeRandomModel(model);
+  await writeRandomModel(model);
 });
 afterAll(() => {
   registry.splice(registry.indexOf(signs as Solver), 1);
