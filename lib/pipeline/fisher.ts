@@ -24,7 +24,10 @@ export const logitRows = 256;
 export const fisherWindows = (windows: number, sequenceLength: number): number =>
   Math.min(windows, Math.max(1, Math.floor(mostTokens / sequenceLength)));
 
-const overflow = { what: 'the activations', hint: 'The model overflows on this text.' };
+const overflow = {
+  what: 'the activations',
+  hint: 'The model overflows on this text. The pass of `allocation` leaves no window out: `calibration.maxBadWindows` does not count there.',
+};
 
 /** A block on the way back. */
 export interface BlockFisher {

@@ -34,12 +34,14 @@ const mostStates = 2 ** 17;
  * dominates or whose Lagrangian bound lies above the best solution known. Exact, but for budgets that leave more than
  * 2^17 undominated ways at once, where it keeps the most promising.
  *
- * @throws `LUTRA_E_OPTION` where no choice of widths stays within the budget, with the least that does
+ * @throws `LUTRA_E_OPTION` where no choice of widths stays within the budget, with the least that does; `LUTRA_E_NON_FINITE`
+ *   where a loss is NaN or infinite
  */
 export function allocateWidths(
   layers: readonly AllocatedLayer[],
   bitsPerWeight: number,
 ): { widths: Map<string, number>; bytes: number; loss: number } {
+  for (const layer of layers) refuseNonFiniteLosses(layer);
   const weights = sum(layers, (layer) => layer.weights);
   const budget = Math.floor((bitsPerWeight * weights) / 8);
   const choices = layers.map(({ options }) => undominated(options));
@@ -64,6 +66,18 @@ export function allocateWidths(
 /** The recipe whose overrides give the layers these widths. */
 export function withWidths(recipe: Recipe, widths: ReadonlyMap<string, number>): Recipe {
   return { ...recipe, overrides: [...recipe.overrides, ...[...widths].map(([match, bits]) => ({ match, bits }))] };
+}
+
+/** They compare with nothing: the cheapest width would be taken. */
+function refuseNonFiniteLosses({ name, options }: AllocatedLayer): void {
+  const found = options.find(({ loss }) => !Number.isFinite(loss));
+  if (found)
+    throw lutraError('LUTRA_E_NON_FINITE', {
+      message: `the loss at ${found.bits} bits is a NaN or infinity`,
+      where: name,
+      found: found.loss,
+      expected: 'a finite number',
+    });
 }
 
 /** By ascending bytes and descending loss: options that cost more and gain nothing are left out. */

@@ -1,3 +1,4 @@
+import { lutraError } from '../errors.js';
 import type { Tensor } from '../tensor/index.js';
 import type { Call, Grid, Storage } from './method.js';
 import {
@@ -18,6 +19,7 @@ import { chooseScaleDtype } from './scale-dtype.js';
  *
  * @param w f32, f16 or bf16 [outFeatures, inFeatures]
  * @param measured the `fisher` f32 of the same shape: the diagonal of the Fisher matrix, summed over `tokens`
+ * @throws `LUTRA_E_NON_FINITE` where a loss is NaN or infinite, as with derivatives that overflow
  */
 export async function measureWidths(
   w: Tensor,
@@ -30,13 +32,24 @@ export async function measureWidths(
     const losses = new Map<number, number>();
     for (const bits of widths) {
       using difference = await roundingError(weights, { ...grid, bits }, storage, call);
-      losses.set(bits, (await weightedSquares(difference, fisher, call)) / (2 * tokens));
+      const loss = (await weightedSquares(difference, fisher, call)) / (2 * tokens);
+      if (!Number.isFinite(loss)) throw unmeasured(loss, bits, call);
+      losses.set(bits, loss);
     }
     return losses;
   } finally {
     if (weights !== w) weights.dispose();
   }
 }
+
+const unmeasured = (loss: number, bits: number, { where }: Call) =>
+  lutraError('LUTRA_E_NON_FINITE', {
+    message: `what ${bits} bits cost the model is a NaN or infinity`,
+    where,
+    found: loss,
+    expected: 'a finite number',
+    hint: 'Logits or derivatives overflow on this text: take another text, or a recipe without `allocation`.',
+  });
 
 async function roundingError(w: Tensor, grid: Grid, storage: Storage, call: Call): Promise<Tensor> {
   const { scaleDtype } = await chooseScaleDtype(w, grid, storage, call);

@@ -82,6 +82,24 @@ describeWithShared('on a trained model', () => {
   });
 });
 
+test('derivatives that overflow are refused, and widths not chosen by them', async () => {
+  const overflowing = join(scratch, 'overflowing');
+  await writeRandomModel(overflowing, {
+    edit: (name, values) => {
+      if (name === 'model.norm.weight') values.fill(1e37);
+    },
+  });
+  const before = await memoryAtRest();
+  await expect(
+    quantizeModel({ model: overflowing, out: join(scratch, 'overflow'), calibration, recipe: recipeOf(3.5) }),
+  ).rejects.toMatchObject({
+    code: 'LUTRA_E_NON_FINITE',
+    where: expect.stringMatching(/^model\.layers\.1\.\w+\.\w+\.weight$/),
+    hint: expect.stringContaining('allocation'),
+  });
+  expect(await memoryAtRest()).toBe(before);
+});
+
 test('overrides pin widths, listed widths are the only others, and transforms and Hessians go with them', async () => {
   const overrides = [
     { match: '*.down_proj', bits: 2 },

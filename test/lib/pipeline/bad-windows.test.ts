@@ -127,11 +127,12 @@ describe('a job fails', () => {
     });
   });
 
-  test('where its allocation meets one', async () => {
+  test('where its allocation meets one, whatever the budget', async () => {
     const recipe = { solver: { method: 'rtn' }, grid: { bits: 3, groupSize: 32 }, allocation: { bitsPerWeight: 3.5 } };
     await expect(run('allocated', { recipe: recipe as never })).rejects.toMatchObject({
       code: 'LUTRA_E_NON_FINITE',
       where: expect.stringMatching(/^model\.layers\.0, window \d+ of the allocation$/),
+      hint: expect.stringContaining('leaves no window out'),
     });
   });
 

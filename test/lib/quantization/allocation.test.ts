@@ -81,3 +81,11 @@ test('a wider layer that gains nothing is not taken', () => {
   const flat = [2, 3, 4].map((bits) => ({ bits, bytes: 128 * bits, loss: 1 }));
   expect([...allocateWidths([{ name: 'a', weights: 1024, options: flat }], 9).widths.values()]).toEqual([2]);
 });
+
+test.each([Number.NaN, Number.POSITIVE_INFINITY])('a loss of %s is refused', (loss) => {
+  const layers = layersOf(3, 1);
+  const options = layers[1]!.options.map((option) => (option.bits === 3 ? { ...option, loss } : option));
+  expect(() => allocateWidths([layers[0]!, { ...layers[1]!, options }, layers[2]!], 3)).toThrow(
+    expect.objectContaining({ code: 'LUTRA_E_NON_FINITE', where: 'layer.1', found: loss }),
+  );
+});
