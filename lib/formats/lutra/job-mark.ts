@@ -1,16 +1,17 @@
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readdir, rename, unlink, writeFile } from 'node:fs/promises';
-import { hostname, uptime } from 'node:os';
+import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { fromSystem, onFile } from '../system-error.js';
 
 /** All that the mark says is its name, so that it is never seen half written, and no other job's mark has the same one. */
-const pattern = /^\.lutra-job-(?:released|(\d+)-(\d+)-(.+))$/;
+const pattern = /^\.lutra-job-(?:released|(\d+)-([\da-f.]+)-(.+))$/;
 const released = '.lutra-job-released';
 
 /**
- * Marks a new directory as this job's: process id, time in milliseconds, host. @returns the path of the mark
+ * Marks a new directory as this job's: process id, the process's birth and a number of the mark's own, host. @returns the path of the mark
  *
  * @throws `LUTRA_E_EXISTS` where another job has marked it meanwhile
  */
@@ -51,7 +52,8 @@ export async function releaseMark(path: string): Promise<void> {
 
 export const isMark = (name: string): boolean => pattern.test(basename(name));
 
-const ownMark = (): string => `.lutra-job-${process.pid}-${Date.now()}-${thisHost()}`;
+const ownMark = (): string =>
+  `.lutra-job-${process.pid}-${birthOf(process.pid) ?? '0'}.${randomBytes(4).toString('hex')}-${thisHost()}`;
 
 async function marksOf(directory: string): Promise<string[]> {
   const names = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
@@ -64,44 +66,57 @@ async function marksOf(directory: string): Promise<string[]> {
 const taken = (directory: string, cause?: unknown) =>
   lutraError('LUTRA_E_EXISTS', { message: 'another job takes this output', where: directory, cause });
 
+/** @throws `LUTRA_E_EXISTS` where the directory has no mark, or its job runs */
+export async function requireDead(directory: string): Promise<void> {
+  await deadMark(directory);
+}
+
 async function deadMark(directory: string): Promise<string> {
   const marks = await marksOf(directory);
-  const [, pid, time = '', host = ''] = pattern.exec(marks[0] ?? '') ?? [];
+  const [mark = '', pid, born = '', host = ''] = pattern.exec(marks[0] ?? '') ?? [];
   if (marks.length !== 1)
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'this is where the output would grow, and no leftover of a job: it will not be removed',
       where: directory,
       hint: 'Remove it yourself, or choose another output directory.',
     });
-  if (pid !== undefined && (host !== thisHost() || isRunning(Number(pid), Number(time))))
+  if (pid !== undefined && (host !== thisHost() || isRunning(Number(pid), born)))
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'another job is writing this output',
       where: directory,
       found: host === thisHost() ? `process ${pid}` : `process ${pid} of ${decodeURIComponent(host)}`,
-      hint: 'Wait for it or end it; remove the directory yourself if that process is no job of lutra.',
+      hint:
+        `Wait for it or end it. If it is no more, rename ${mark} in that directory to ${released}: the same job then goes on ` +
+        'with what is there.',
     });
   return marks[0]!;
 }
 
-function isRunning(pid: number, time: number): boolean {
-  // In a container every job may have the same process id: a mark older than this process is not its own. And after a power
-  // cut the process that has the id now is another one.
-  const since = pid === process.pid ? process.uptime() : uptime();
-  if (time < Date.now() - since * 1000 - 1000) return false;
+function isRunning(pid: number, born: string): boolean {
+  if (process.platform === 'linux') return born.startsWith(`${birthOf(pid)}.`);
   try {
-    return process.kill(pid, 0) && !isZombie(pid);
+    return process.kill(pid, 0);
   } catch (error) {
     // EPERM: it runs, as somebody else's.
     return (error as NodeJS.ErrnoException).code !== 'ESRCH';
   }
 }
 
-/** Whether a process has ended and only waits for its parent to look, which the first process of many a container never does. */
-function isZombie(pid: number): boolean {
+/**
+ * What tells a process from every other that had its id, in a container that was started again or before a power cut, whatever
+ * the clock says: when it began, in ticks of the system, and which start of the system. Null for a process that is no more, or
+ * has ended and only waits for its parent to look, which the first process of many a container never does; '0' where the system
+ * does not tell.
+ */
+function birthOf(pid: number): string | null {
+  if (process.platform !== 'linux') return '0';
   try {
-    return /^\d+ \(.*\) Z /s.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+    // Behind the program's name, which may hold anything: the state is the first field, the start the twentieth.
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)!.split(' ');
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').slice(0, 8);
+    return fields[0] === 'Z' ? null : `${fields[19]}.${boot}`;
   } catch {
-    return false;
+    return null;
   }
 }
 

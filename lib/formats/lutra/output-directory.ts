@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { syncDirectory } from '../durable.js';
 import { fromSystem, onFile } from '../system-error.js';
-import { isMark, markDirectory, releaseMark, takeOver } from './job-mark.js';
+import { isMark, markDirectory, releaseMark, requireDead, takeOver } from './job-mark.js';
 import { exists, nearestDirectory, requireOther, requireReplaceable, requireSpace } from './output-path.js';
 
 export interface ClaimOptions {
@@ -78,6 +78,7 @@ export class OutputDirectory {
     for (const target of [path, work]) await requireOther(target, source);
     const begun = await exists(work);
     if (!begun) await requireReplaceable(path, overwrite);
+    else if ((await namesIn(work)).length > 0) await requireDead(work);
     const directory = await nearestDirectory(dirname(path));
     await onFile(directory, () => access(directory, constants.W_OK | constants.X_OK));
     const written = begun ? await bytesIn(work) : 0;
@@ -107,6 +108,12 @@ export class OutputDirectory {
     }
     try {
       await claimed.#assess();
+    } catch (error) {
+      // What could not be looked at may be hours of work.
+      await claimed.keep();
+      throw error;
+    }
+    try {
       if (leftover === 'remove' || claimed.leftover === 'none') await claimed.#empty();
       if (claimed.leftover !== 'published') await requireReplaceable(path, overwrite);
       return claimed;
@@ -120,7 +127,7 @@ export class OutputDirectory {
   async #claimWork(): Promise<void> {
     const { work } = this;
     if (await makeDirectory(work)) this.#mark = await markDirectory(work);
-    else if ((await readdir(work).catch(() => [''])).length > 0) this.#mark = await takeOver(work);
+    else if ((await namesIn(work)).length > 0) this.#mark = await takeOver(work);
     else {
       // Of a job that was killed before it had marked it.
       await rmdir(work).catch(() => {});
@@ -128,7 +135,12 @@ export class OutputDirectory {
         throw lutraError('LUTRA_E_EXISTS', { message: 'another job takes this output', where: work });
       this.#mark = await markDirectory(work);
     }
-    await syncDirectory(dirname(work));
+    // Also the names of directories that were made for it.
+    const outermost = dirname(this.made ?? work);
+    for (let at = dirname(work); ; at = dirname(at)) {
+      await syncDirectory(at);
+      if (at === outermost || at === dirname(at)) return;
+    }
   }
 
   async #assess(): Promise<void> {
@@ -236,6 +248,11 @@ export class OutputDirectory {
 }
 
 const workOf = (path: string): string => `${path}.partial`;
+
+/** What lies in a directory; of something else that has its name, that. */
+async function namesIn(path: string): Promise<string[]> {
+  return (await onFile(path, () => stat(path))).isDirectory() ? await onFile(path, () => readdir(path)) : [path];
+}
 
 /** Bytes that the files of a directory, and of those in it, take on the disk. */
 async function bytesIn(directory: string): Promise<number> {

@@ -6,7 +6,7 @@ import { onFile } from '../system-error.js';
 
 /** Compares by device and inode: the same directory has many paths. @throws `LUTRA_E_SAME_PATH` where `out` is the source or holds it */
 export async function requireOther(out: string, source: string): Promise<void> {
-  const target = await stat(out, { bigint: true }).catch(() => null);
+  const target = await unlessMissing(out, () => stat(out, { bigint: true }));
   if (!target) return;
   let inner = await onFile(source, () => realpath(source));
   for (;;) {
@@ -59,10 +59,7 @@ async function isLutraCheckpoint(directory: string): Promise<boolean> {
 /** The directory that there is already, of those in which `path` will lie. @throws `LUTRA_E_EXISTS` where that is a file */
 export async function nearestDirectory(path: string): Promise<string> {
   for (let at = path; ; at = dirname(at)) {
-    const found = await onFile(at, () => stat(at)).catch((error: unknown) => {
-      if (error instanceof LutraError && error.code === 'LUTRA_E_NOT_FOUND' && dirname(at) !== at) return null;
-      throw error;
-    });
+    const found = dirname(at) === at ? await onFile(at, () => stat(at)) : await unlessMissing(at, () => stat(at));
     if (found?.isDirectory()) return at;
     if (found) throw lutraError('LUTRA_E_EXISTS', { message: 'the output lies below a file', where: at });
   }
@@ -85,8 +82,17 @@ export async function requireSpace(directory: string, bytes: number): Promise<nu
   return bavail * bsize;
 }
 
-export const exists = (path: string): Promise<boolean> =>
-  lstat(path).then(
-    () => true,
-    () => false,
-  );
+/** Whether there is something at `path`. @throws `LUTRA_E_IO` where that cannot be told: what seems gone may be removed */
+export async function exists(path: string): Promise<boolean> {
+  return (await unlessMissing(path, () => lstat(path))) !== null;
+}
+
+/** Null where there is nothing at `path`; every other error of the file system is one. */
+async function unlessMissing<T>(path: string, look: () => Promise<T>): Promise<T | null> {
+  try {
+    return await onFile(path, look);
+  } catch (error) {
+    if (error instanceof LutraError && error.code === 'LUTRA_E_NOT_FOUND') return null;
+    throw error;
+  }
+}

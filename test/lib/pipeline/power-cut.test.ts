@@ -15,6 +15,8 @@ test.skipIf(process.platform !== 'linux')(
     const job = { model, calibration, recipe: { method: 'gptq', bits: 3, groupSize: 32 }, shardBytes: 20_000 };
     const parent = join(scratch, 'whole');
     mkdirSync(parent);
+    // In directories that the job makes: their names must be on the disk, too.
+    const outIn = (directory: string) => join(directory, 'made', 'deep', 'out');
     const cuts: { at: string; directory: string; finished: number }[] = [];
     {
       using disk = await LossyDisk.watch();
@@ -28,21 +30,21 @@ test.skipIf(process.platform !== 'linux')(
         disk.leave(parent, directory);
         cuts.push({ at, directory, finished });
       };
-      await quantizeModel({ ...job, out: join(parent, 'out'), onProgress });
+      await quantizeModel({ ...job, out: outIn(parent), onProgress });
       disk.leave(parent, join(scratch, 'end'));
-      expect(filesOf(join(scratch, 'end', 'out'))).toEqual(filesOf(join(parent, 'out')));
+      expect(filesOf(outIn(join(scratch, 'end')))).toEqual(filesOf(outIn(parent)));
     }
     const later = (block: number) => [`collect ${block}`, `quantize ${block}`];
     const blocks = ['journal 1', ...later(2), 'advance 2', 'journal 2', ...later(3), 'journal 3'];
     expect(cuts.map(({ at }) => at)).toEqual([...blocks, 'finish']);
     for (const { at, directory, finished } of cuts) {
-      const work = join(directory, 'out.partial');
+      const work = `${outIn(directory)}.partial`;
       // The machine starts anew: the process is no more.
       for (const name of readdirSync(work))
         if (name.startsWith('.lutra-job-')) renameSync(join(work, name), join(work, '.lutra-job-released'));
-      const result = await quantizeModel({ ...job, out: join(directory, 'out') });
+      const result = await quantizeModel({ ...job, out: outIn(directory) });
       expect(result.resumedBlocks, at).toBe(finished);
-      expect(filesOf(result.out), at).toEqual(filesOf(join(parent, 'out')));
+      expect(filesOf(result.out), at).toEqual(filesOf(outIn(parent)));
     }
   },
 );

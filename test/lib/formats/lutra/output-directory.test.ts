@@ -7,15 +7,22 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { lstat } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { describe, expect, test } from 'vitest';
-import { CheckpointWriter, planCheckpoint, readCheckpoint } from '../../../../lib/formats/index.js';
+import { describe, expect, test, vi } from 'vitest';
+import { CheckpointWriter, OutputDirectory, planCheckpoint, readCheckpoint } from '../../../../lib/formats/index.js';
 import { codeOf, failureOf, scratchDirectory } from '../safetensors-bytes.js';
 import { entryOf, qProj, recipe, seededMatrix, writeModel } from '../tiny-model.js';
+
+vi.mock('node:fs/promises', async (original) => {
+  const actual = await original<typeof import('node:fs/promises')>();
+  return { ...actual, lstat: vi.fn(actual.lstat) };
+});
 
 const scratch = scratchDirectory();
 let made = 0;
@@ -133,7 +140,13 @@ describe('never over an existing output', () => {
     // A process that has ended, one with this very id that ended before this one began, one before the machine was started
     // whose id another has now, and a job that has let go of its work.
     const dead = spawnSync(process.execPath, ['-e', '']).pid;
-    for (const mark of [markOf(dead), markOf(process.pid, 1), markOf(process.ppid, 1), '.lutra-job-released', null]) {
+    for (const mark of [
+      markOf(dead),
+      markOf(process.pid, '7.0'),
+      markOf(process.ppid, '7.0'),
+      '.lutra-job-released',
+      null,
+    ]) {
       if (mark) markedPartial(parent, mark);
       else mkdirSync(join(parent, 'out.partial'));
       await writeTo(model, join(parent, 'out'));
@@ -163,7 +176,7 @@ describe('never over an existing output', () => {
     const out = join(parent, 'out');
     await writeTo(model, out);
     const before = readFileSync(join(out, 'model.safetensors'));
-    const partial = markedPartial(parent, markOf(process.pid, 1));
+    const partial = markedPartial(parent, markOf(process.pid, '7.0'));
     mkdirSync(join(partial, 'checkpoint'));
     renameSync(out, join(partial, 'replaced'));
     expect(await codeOf(() => create(model, out))).toBe('LUTRA_E_EXISTS');
@@ -172,8 +185,18 @@ describe('never over an existing output', () => {
   });
 });
 
-const markOf = (pid: number, time = Date.now(), host = hostname()): string =>
-  `.lutra-job-${pid}-${time}-${encodeURIComponent(host)}`;
+const markOf = (pid: number, born = birthOf(pid), host = hostname()): string =>
+  `.lutra-job-${pid}-${born}.1-${encodeURIComponent(host)}`;
+
+/** When a process began, and which start of the system that was. */
+function birthOf(pid: number): string {
+  try {
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').slice(0, 8);
+    return `${readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.split(' ')[19]}.${boot}`;
+  } catch {
+    return '0';
+  }
+}
 
 /** `out.partial` with a file in it, and with the mark of a job. */
 function markedPartial(parent: string, mark?: string): string {
@@ -188,7 +211,7 @@ describe('a partial output that is no leftover is never removed, even with overw
   test.each([
     ['a stranger’s', undefined, undefined],
     ['a running job’s', markOf(process.ppid), `process ${process.ppid}`],
-    ['another machine’s', markOf(2 ** 22 + 1, 1, 'else where'), `process ${2 ** 22 + 1} of else where`],
+    ['another machine’s', markOf(2 ** 22 + 1, '7.0', 'else where'), `process ${2 ** 22 + 1} of else where`],
   ])('%s', async (_, mark, found) => {
     const { parent, model } = parentWithModel();
     const partial = markedPartial(parent, mark);
@@ -197,7 +220,7 @@ describe('a partial output that is no leftover is never removed, even with overw
       const error = await failureOf(() => create(model, join(parent, 'out'), overwrite));
       expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', partial]);
       expect(error.found).toBe(found);
-      expect(error.hint).toMatch(/remove/i);
+      expect(error.hint).toMatch(mark ? /rename \.lutra-job-/ : /remove/i);
     }
     expect(readdirSync(partial)).toEqual(before);
   });
@@ -220,9 +243,36 @@ describe('a partial output that is no leftover is never removed, even with overw
     expect(readdirSync(parent).sort()).toEqual(['model', 'out', 'whole']);
   });
 
+  test('a clock that jumps makes no running job look dead', async () => {
+    const { parent, model } = parentWithModel();
+    const out = join(parent, 'out');
+    const first = await create(model, out);
+    const now = Date.now();
+    for (const jump of [-(10 ** 9), 10 ** 9]) {
+      vi.spyOn(Date, 'now').mockReturnValue(now + jump);
+      expect(await codeOf(() => create(model, out, true))).toBe('LUTRA_E_EXISTS');
+    }
+    vi.restoreAllMocks();
+    await first.abort();
+  });
+
+  test('what cannot be looked at is not taken for nothing', async () => {
+    const { parent, model } = parentWithModel();
+    const partial = markedPartial(parent, '.lutra-job-released');
+    writeFileSync(join(partial, 'journal.json'), 'hours of work');
+    mkdirSync(join(partial, 'checkpoint'));
+    const broken = Object.assign(new Error('EIO: i/o error'), { code: 'EIO', syscall: 'lstat' });
+    const claim = () =>
+      OutputDirectory.claim(join(parent, 'out'), { source: model, overwrite: false, leftover: 'resume' });
+    // The work directory is there; whether the journal is cannot be told.
+    vi.mocked(lstat).mockResolvedValueOnce(statSync(partial)).mockRejectedValueOnce(broken);
+    expect(await codeOf(claim)).toBe('LUTRA_E_IO');
+    expect(readdirSync(partial).sort()).toEqual(['.lutra-job-released', 'checkpoint', 'journal.json', 'leftover']);
+  });
+
   test('of many jobs that find one leftover at once, one has the output', async () => {
     const { parent, model } = parentWithModel();
-    markedPartial(parent, markOf(process.pid, 1));
+    markedPartial(parent, markOf(process.pid, '7.0'));
     const jobs = Array.from({ length: 8 }, () => create(model, join(parent, 'out'), true));
     const settled = await Promise.allSettled(jobs);
     const claimed = settled.flatMap((job) => (job.status === 'fulfilled' ? [job.value] : []));
