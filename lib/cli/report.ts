@@ -1,8 +1,8 @@
-import { rename, stat, writeFile } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { lutraError } from '../errors.js';
-import { onFile } from '../formats/index.js';
+import { replaceFile, requireReplaceable } from '../formats/index.js';
 import { jobPage, readJobReport } from '../report/index.js';
 import { type CommonOptions, checkWritable, type Invocation, runCommand, withCommonOptions } from './command.js';
 
@@ -37,12 +37,10 @@ async function report(directory: string, options: ReportOptions, { signal }: Inv
       where: path,
       hint: 'Choose another file with --out, or allow to replace it: --overwrite.',
     });
+  await requireReplaceable(path);
   await checkWritable(path);
   const found = await readJobReport(directory, { model: options.model, signal });
-  await onFile(path, async () => {
-    await writeFile(`${path}.partial`, jobPage(found));
-    await rename(`${path}.partial`, path);
-  });
+  await replaceFile(path, jobPage(found));
   const { layers } = found.manifest;
   return { page: path, layers: layers.length, warnings: layers.reduce((sum, layer) => sum + layer.warnings.length, 0) };
 }

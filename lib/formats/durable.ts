@@ -1,5 +1,6 @@
-import { open, rename } from 'node:fs/promises';
+import { lstat, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { lutraError } from '../errors.js';
 import { closeFile } from './open-file.js';
 import { onFile } from './system-error.js';
 
@@ -15,18 +16,49 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** Writes a file as a whole: whatever happens, `path` is the old one or the new one. On the disk when this ends. */
+/**
+ * Refuses what a renaming would replace and not write to: a device, a pipe, a directory, a link.
+ *
+ * @throws `LUTRA_E_EXISTS`, `LUTRA_E_IO`
+ */
+export async function requireReplaceable(path: string): Promise<void> {
+  const found = await onFile(path, () =>
+    lstat(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return null;
+      throw error;
+    }),
+  );
+  if (found && !found.isFile())
+    throw lutraError('LUTRA_E_EXISTS', {
+      message: 'what lies there is no regular file, and is not replaced by one',
+      where: path,
+      hint: 'Choose another file.',
+    });
+}
+
+/**
+ * Writes a file as a whole: whatever happens, `path` is the old one or the new one. On the disk when this ends; a failure
+ * leaves nothing besides.
+ *
+ * @throws `LUTRA_E_EXISTS` where something else than a regular file lies there; `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
+ */
 export async function replaceFile(path: string, text: string): Promise<void> {
+  await requireReplaceable(path);
   const next = `${path}.new`;
   await onFile(next, async () => {
     const handle = await open(next, 'w');
     try {
-      await handle.writeFile(text);
-      await handle.sync();
-    } finally {
-      await handle.close();
+      try {
+        await handle.writeFile(text);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(next, path);
+    } catch (error) {
+      await rm(next, { force: true }).catch(() => {});
+      throw error;
     }
-    await rename(next, path);
   });
   await syncDirectory(dirname(path));
 }

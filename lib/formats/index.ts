@@ -1,5 +1,5 @@
 export { damagedWork } from './damaged-work.js';
-export { replaceFile } from './durable.js';
+export { replaceFile, requireReplaceable } from './durable.js';
 export { hashFile } from './hash-file.js';
 export { readJsonObject, readModelJson, readOptionalModelJson } from './json-file.js';
 export { defaultLimits, type ReadLimits } from './limits.js';

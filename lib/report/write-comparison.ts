@@ -1,8 +1,8 @@
-import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Comparison } from '../comparison/index.js';
 import { lutraError } from '../errors.js';
-import { onFile } from '../formats/index.js';
+import { onFile, replaceFile, requireReplaceable } from '../formats/index.js';
 import { comparisonPage } from './comparison-page.js';
 
 const data = 'compare.json';
@@ -19,6 +19,7 @@ export async function createComparison(
 ): Promise<void> {
   await onFile(directory, () => mkdir(directory, { recursive: true }));
   for (const path of [data, page].map((name) => join(directory, name))) {
+    await requireReplaceable(path);
     if (overwrite) await onFile(path, () => rm(path, { force: true }));
     else if (await stat(path).catch(() => null))
       throw lutraError('LUTRA_E_EXISTS', {
@@ -29,14 +30,8 @@ export async function createComparison(
   }
 }
 
-/** Writes compare.json and compare.html; each is whole at every moment. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
+/** Writes compare.json and compare.html; each is whole at every moment. @throws `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
 export async function writeComparison(directory: string, comparison: Comparison): Promise<void> {
   const files = { [data]: `${JSON.stringify(comparison)}\n`, [page]: comparisonPage(comparison) };
-  for (const [name, text] of Object.entries(files)) {
-    const path = join(directory, name);
-    await onFile(path, async () => {
-      await writeFile(`${path}.partial`, text);
-      await rename(`${path}.partial`, path);
-    });
-  }
+  for (const [name, text] of Object.entries(files)) await replaceFile(join(directory, name), text);
 }

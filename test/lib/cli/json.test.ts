@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -159,6 +160,11 @@ describe('--json', () => {
     const again = await lutra(['report', quantized, '--out', page]);
     expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('LUTRA_E_EXISTS') });
     await json('report', quantized, '--out', page, '--overwrite');
+    const pipe = join(scratch, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    const refused = await lutra(['report', quantized, '--out', pipe, '--overwrite']);
+    expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('LUTRA_E_EXISTS') });
+    expect(statSync(pipe).isFIFO()).toBe(true);
   });
 
   it('a failure is one object too, and one line on stderr', async () => {
