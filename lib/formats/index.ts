@@ -1,4 +1,4 @@
-export { damagedWork } from './damaged-work.js';
+export { damagedWork, onWork } from './damaged-work.js';
 export { replaceFile, requireReplaceable } from './durable.js';
 export { hashFile } from './hash-file.js';
 export { readJsonObject, readModelJson, readOptionalModelJson } from './json-file.js';

@@ -1,6 +1,6 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { lutraError } from '../errors.js';
-import { closeFile, damagedWork, onFile } from '../formats/index.js';
+import { closeFile, damagedWork, onFile, onWork } from '../formats/index.js';
 import { addon, cancellable, taskIds } from '../native/index.js';
 import type { Tensor } from '../tensor/index.js';
 
@@ -37,11 +37,9 @@ export class ActivationStore implements Activations {
     }
   }
 
-  /** The file of an earlier run. @throws `LUTRA_E_RESUME_DAMAGED` where it is not of `bytes` */
+  /** The file of an earlier run. @throws `LUTRA_E_RESUME_DAMAGED` where it is not of `bytes`, `LUTRA_E_IO` */
   static async open(path: string, bytes: number, signal: AbortSignal | undefined): Promise<ActivationStore> {
-    const file = await open(path, 'r+').catch((cause) => {
-      throw damagedWork(path, 'the activations of the unfinished job cannot be opened', cause);
-    });
+    const file = await onWork(path, 'the activations of the unfinished job are missing', () => open(path, 'r+'));
     const { size } = await onFile(path, () => file.stat());
     if (size === bytes) return new ActivationStore(file, path, signal);
     await closeFile(file);

@@ -5,6 +5,7 @@ import {
   CheckpointWriter,
   damagedWork,
   OutputDirectory,
+  onWork,
   readToEnd,
   storedSizes,
 } from '../formats/index.js';
@@ -67,9 +68,7 @@ export class JobRun {
   async finishPublished(journal: Journal, identity: JobIdentity) {
     const { results } = journal;
     const path = join(this.output.path, manifestFile);
-    const found = await readToEnd(path)
-      .then((text) => JSON.parse(`${text}`) as Manifest)
-      .catch(() => null);
+    const found = manifestIn(await onWork(path, 'the output has no manifest', () => readToEnd(path)));
     const expected = found && manifestOf(identity, results, found.outputs);
     if (!found || JSON.stringify(found) !== JSON.stringify(expected))
       throw damagedWork(path, 'the output is not the one that the journal tells of');
@@ -91,6 +90,15 @@ export class JobRun {
     if (untouched) return error;
     const { resumeHint = defaultHint } = this.job;
     return error.withHint(`${journal.blocks.length} of ${this.blocks} blocks are kept: ${resumeHint}.`);
+  }
+}
+
+/** Null where it is none. */
+function manifestIn(bytes: Buffer): Manifest | null {
+  try {
+    return JSON.parse(`${bytes}`) as Manifest;
+  } catch {
+    return null;
   }
 }
 

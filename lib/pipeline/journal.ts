@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { crc32c, damagedWork, type OutputDirectory, readSmallFile, replaceFile } from '../formats/index.js';
+import { crc32c, damagedWork, type OutputDirectory, onWork, readSmallFile, replaceFile } from '../formats/index.js';
 import type { Recipe, ScaleDtype } from '../quantization/index.js';
 import type { Checksums } from './activation-generations.js';
 import type { JobResults } from './job.js';
@@ -78,7 +78,7 @@ export class Journal {
    * What an earlier run has left; null where it has left nothing.
    *
    * @throws `LUTRA_E_RESUME_DAMAGED` where it is not as that run wrote it, `LUTRA_E_RESUME_MISMATCH` where another lutra or
-   *   instruction set wrote it
+   *   instruction set wrote it, `LUTRA_E_IO`
    */
   static async read(output: OutputDirectory): Promise<Journal | null> {
     if (output.leftover === 'none') return null;
@@ -145,9 +145,11 @@ export class Journal {
 const checksumOf = (content: object): Promise<number> => crc32c(new TextEncoder().encode(JSON.stringify(content)));
 
 async function readJson(path: string): Promise<unknown> {
+  const message = 'the journal of the unfinished job cannot be read';
+  const bytes = await onWork(path, message, () => readSmallFile(path, largestJournal));
   try {
-    return JSON.parse(Buffer.from(await readSmallFile(path, largestJournal)).toString());
+    return JSON.parse(Buffer.from(bytes).toString());
   } catch (cause) {
-    throw damagedWork(path, 'the journal of the unfinished job cannot be read', cause);
+    throw damagedWork(path, message, cause);
   }
 }

@@ -1,9 +1,9 @@
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type LutraError, lutraError } from '../../errors.js';
+import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
-import { damagedWork } from '../damaged-work.js';
+import { damagedWork, onWork } from '../damaged-work.js';
 import { closeFile, readFully, writeFully } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
@@ -75,9 +75,7 @@ export class SafetensorsWriter {
     try {
       for (const { name, header } of plan.files) {
         const path = join(directory, name);
-        const handle = await open(path, 'r+').catch((cause) => {
-          throw damagedWork(path, 'a file of the unfinished job cannot be opened', cause);
-        });
+        const handle = await onWork(path, 'a file of the unfinished job is missing', () => open(path, 'r+'));
         handles.set(name, handle);
         await requireHeader(handle, header, path);
       }
@@ -207,11 +205,8 @@ export class SafetensorsWriter {
 
 const readBytes = 2 ** 20;
 
-async function readAgain(file: { path: string; handle: FileHandle }, target: Uint8Array, at: number): Promise<void> {
-  await readFully(file, target, at).catch((error: Partial<LutraError>) => {
-    throw error.code === 'LUTRA_E_TRUNCATED' ? damagedWork(file.path, 'the file ends too early') : error;
-  });
-}
+const readAgain = (file: { path: string; handle: FileHandle }, target: Uint8Array, at: number): Promise<void> =>
+  onWork(file.path, 'the file ends too early', () => readFully(file, target, at));
 
 async function requireHeader(handle: FileHandle, header: Uint8Array, path: string): Promise<void> {
   const found = new Uint8Array(header.length);

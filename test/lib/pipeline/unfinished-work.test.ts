@@ -7,6 +7,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -212,6 +213,21 @@ describe('work that is not as it was left is refused', () => {
     });
     await resumes({ ...job, resume: false }, 0);
   });
+
+  test.each(['journal.json', 'checkpoint/model.safetensors', 'activations.0.scratch'])(
+    'an error of the system at %s says nothing about the work',
+    async (name) => {
+      const { job, work } = unfinished();
+      const path = join(work, name);
+      renameSync(path, `${work}.aside`);
+      symlinkSync(path, path);
+      const error = await quantizeModel(job).catch((reason: unknown) => reason);
+      expect(error).toMatchObject({ code: 'LUTRA_E_IO', where: path, found: 'ELOOP' });
+      expect((error as Error).message).not.toContain('afresh');
+      renameSync(`${work}.aside`, path);
+      await resumes(job, 2);
+    },
+  );
 
   test('what no block has finished may be anything', async () => {
     const { job, work } = unfinished();
