@@ -1,4 +1,3 @@
-import { lutraError } from '../errors.js';
 import type { CheckpointWriter } from '../formats/index.js';
 import type { BlockGraph, LinearNode } from '../models/index.js';
 import { Program, type Weight } from '../ops/index.js';
@@ -14,12 +13,12 @@ import {
   solveHeads,
   solveMatrix,
   type TensorSource,
-  type Warning,
 } from '../quantization/index.js';
 import { type Dtype, type QuantizedTensor, Tensor } from '../tensor/index.js';
 import type { BadWindow, FinetuneResult, LayerResult, QuantizedLayer, TransformResult } from './job.js';
 import type { FinishedBlock } from './journal.js';
 import type { Progress } from './progress.js';
+import { refuseWarnings } from './strict.js';
 
 /** What the parts of a job share. */
 export interface JobContext {
@@ -68,14 +67,9 @@ export class LayerWriter {
     this.#dense = new Map(dense);
   }
 
-  /**
-   * Leaves out what an earlier run has written of finished blocks.
-   *
-   * @throws `LUTRA_E_STRICT` in a strict job where that run recorded a warning
-   */
+  /** Leaves out what an earlier run has written of finished blocks. */
   takeOver(blocks: readonly FinishedBlock[]): void {
     for (const { layers, tensors } of blocks) {
-      if (this.context.strict) for (const { name, warnings } of layers) refuseWarnings(name, warnings);
       this.#solved += layers.length;
       for (const name of Object.keys(tensors)) {
         this.#dense.delete(name);
@@ -207,14 +201,4 @@ export class LayerWriter {
     const result = this.#layers.find((one) => one.name === name);
     if (result) Object.assign(result, measured);
   }
-}
-
-function refuseWarnings(layer: string, [first]: readonly Warning[]): void {
-  if (first)
-    throw lutraError('LUTRA_E_STRICT', {
-      message: first.message,
-      where: layer,
-      found: first.kind,
-      hint: 'Without `strict` the job goes on and records it.',
-    });
 }

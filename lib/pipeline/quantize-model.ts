@@ -21,6 +21,7 @@ import { prepareJob } from './prepare-job.js';
 import { type Progress, placeOf } from './progress.js';
 import { requireInputs } from './recorded-job.js';
 import { RunLog } from './run-log.js';
+import { refuseRecorded } from './strict.js';
 import { replacedTensors } from './tensor-source.js';
 import { countWarnings } from './warnings.js';
 
@@ -56,6 +57,7 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
     await requireRoom(supposed, run.output);
     const known = { recipe, shardBytes: supposed.safetensors.shardBytes };
     const earlier = await run.earlier(known);
+    if (earlier && strict) refuseRecorded(earlier.results);
     const scaleDtypes = earlier ? null : await inspectWeights(model, recipe, context, context.report);
     const inputs = await hashInputs(prepared.inputs, signal, context.report);
     requireInputs(job.expected, inputs, job.model);

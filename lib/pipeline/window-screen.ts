@@ -1,7 +1,7 @@
-import { lutraError } from '../errors.js';
 import { findNonFinite, nonFinite } from '../quantization/index.js';
 import type { Tensor } from '../tensor/index.js';
 import type { BadWindow } from './job.js';
+import { badWindow } from './strict.js';
 
 interface Screening {
   /** Windows that may be left out. */
@@ -17,7 +17,6 @@ interface Screening {
 export class WindowScreen {
   readonly #bad: Set<number>;
 
-  /** @throws `LUTRA_E_STRICT` in a strict job where an earlier run has left one out */
   constructor(
     private readonly windows: number,
     private readonly screening: Screening,
@@ -25,8 +24,6 @@ export class WindowScreen {
     known: readonly BadWindow[] = [],
     private readonly onBad: (bad: BadWindow) => void = () => {},
   ) {
-    const [first] = known;
-    if (first && screening.strict) throw refused(`block ${first.block}, ${screening.what} ${first.window}`);
     this.#bad = new Set(known.map(({ window }) => window));
   }
 
@@ -50,20 +47,12 @@ export class WindowScreen {
     const index = await findNonFinite(hidden, call);
     if (index < 0) return false;
     if (this.#bad.size >= budget) throw await nonFinite(hidden, index, call, suspectOf(budget));
-    if (strict) throw refused(call.where);
+    if (strict) throw badWindow(call.where);
     this.#bad.add(window);
     this.onBad({ block: block.index, window });
     return true;
   }
 }
-
-const refused = (where: string) =>
-  lutraError('LUTRA_E_STRICT', {
-    message: 'the activations hold a NaN or infinity: the window is left out',
-    where,
-    found: 'badWindow',
-    hint: 'Without `strict` the job goes on and records it.',
-  });
 
 const suspectOf = (budget: number) => ({
   what: 'the activations',

@@ -6,7 +6,6 @@ import { loadTokenizer } from '../../../lib/inference/index.js';
 import { addon } from '../../../lib/native/index.js';
 import { Program } from '../../../lib/ops/index.js';
 import { type Manifest, type QuantizationJob, quantizeModel, recordedJob } from '../../../lib/pipeline/index.js';
-import { WindowScreen } from '../../../lib/pipeline/window-screen.js';
 import { Tensor } from '../../../lib/tensor/index.js';
 
 import { memoryAtRest } from '../../memory-at-rest.js';
@@ -112,11 +111,19 @@ describe('a job fails', () => {
     });
   });
 
-  test('where it is strict, and an earlier run was not', async () => {
-    const screening = { budget: 3, strict: true, what: 'calibration window', threads: 0, signal: undefined };
-    const made = () => new WindowScreen(8, screening, [{ block: 1, window: 3 }]);
-    const error = { code: 'LUTRA_E_STRICT', where: 'block 1, calibration window 3', found: 'badWindow' };
-    expect(made).toThrow(expect.objectContaining(error));
+  test.each(['collect', 'finish'])('where it is strict, and an earlier run was not and ended in %s', async (last) => {
+    const out = `lenient-${last}`;
+    const onProgress = ({ phase, ...event }: { phase: string; block?: number }) => {
+      if (phase === last && (last === 'finish' || event.block === 2)) throw new Error('enough');
+    };
+    await expect(run(out, { onProgress })).rejects.toThrow('enough');
+    const where = `block 0, calibration window ${bad[0]}`;
+    await expect(run(out, { strict: true })).rejects.toMatchObject({
+      code: 'LUTRA_E_STRICT',
+      where,
+      found: 'badWindow',
+    });
+    expect(await run(out)).toMatchObject({ warnings: { badWindow: bad.length } });
   });
 
   test('where a window held out is bad, whatever the budget', async () => {

@@ -290,6 +290,16 @@ describe('a run that was killed while its output took its name', () => {
     expect(stateOf(job.out)).toEqual(before);
   });
 
+  test('is not completed by a strict run where it has warnings', async () => {
+    const { job, work } = await published();
+    await editJournal(work, ({ blocks: [block] }) => {
+      block.layers[2].warnings = [{ kind: 'scaleDtype', message: 'scales are bf16' }];
+    });
+    const refused = { code: 'LUTRA_E_STRICT', found: 'scaleDtype', where: expect.stringContaining('model.layers.0') };
+    await expect(quantizeModel({ ...job, strict: true })).rejects.toMatchObject(refused);
+    expect(existsSync(join(work, 'journal.json'))).toBe(true);
+  });
+
   test('is not taken for one whose output is another', async () => {
     const { job, work } = await published();
     const { job: other } = unfinished();
