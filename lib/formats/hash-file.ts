@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { closeFile, openFile } from './open-file.js';
+import { closeFile, type OpenFile, openFile, requireUnchanged } from './open-file.js';
 import { onFile } from './system-error.js';
 
 /** Bytes that are read and hashed at a time: a millisecond of the JavaScript thread. */
@@ -8,7 +8,7 @@ const pieceBytes = 2 ** 20;
 /**
  * SHA-256 of a regular file, or of its first `most` bytes, in hexadecimal, read through one buffer.
  *
- * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`, also where it was written to meanwhile; `LUTRA_E_TRUNCATED` where it became shorter
  */
 export async function hashFile(
   path: string,
@@ -16,20 +16,32 @@ export async function hashFile(
   onBytes: (bytes: number) => void = () => {},
   most = Number.POSITIVE_INFINITY,
 ): Promise<string> {
-  const { handle } = await openFile(path);
+  const file = await openFile(path);
   try {
-    const hash = createHash('sha256');
-    const piece = Buffer.allocUnsafe(pieceBytes);
-    for (let position = 0; ; ) {
-      signal?.throwIfAborted();
-      const bytes = Math.min(pieceBytes, most - position);
-      const { bytesRead } = await onFile(path, () => handle.read(piece, 0, bytes, position));
-      if (bytesRead === 0) return hash.digest('hex');
-      hash.update(piece.subarray(0, bytesRead));
-      position += bytesRead;
-      onBytes(position);
-    }
+    return await hashOpenFile(file, signal, onBytes, most);
   } finally {
-    await closeFile(handle);
+    await closeFile(file.handle);
   }
+}
+
+/** The same of a file that is open, whatever lies at its path by now. */
+export async function hashOpenFile(
+  file: OpenFile,
+  signal: AbortSignal | undefined,
+  onBytes: (bytes: number) => void = () => {},
+  most = Number.POSITIVE_INFINITY,
+): Promise<string> {
+  const hash = createHash('sha256');
+  const piece = Buffer.allocUnsafe(pieceBytes);
+  for (let position = 0; ; ) {
+    signal?.throwIfAborted();
+    const bytes = Math.min(pieceBytes, most - position);
+    const { bytesRead } = await onFile(file.path, () => file.handle.read(piece, 0, bytes, position));
+    if (bytesRead === 0) break;
+    hash.update(piece.subarray(0, bytesRead));
+    position += bytesRead;
+    onBytes(position);
+  }
+  await requireUnchanged(file);
+  return hash.digest('hex');
 }

@@ -75,21 +75,28 @@ export async function inputFiles(source: Checkpoint, plan: CheckpointPlan): Prom
   return files;
 }
 
-/** SHA-256 by file name. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO` */
+/**
+ * SHA-256 by file name: of files of weights through the handles that they are read by, since others may lie at their paths by now.
+ *
+ * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_TRUNCATED`, `LUTRA_E_IO`
+ */
 export async function hashInputs(
+  { reader }: Checkpoint,
   files: readonly InputFile[],
   signal: AbortSignal | undefined,
   report: (event: Progress) => void,
 ): Promise<Record<string, string>> {
   const totalBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
   const hashes: Record<string, string> = {};
+  const opened = reader.files;
   let before = 0;
   for (const { name: file, path } of files) {
     let size = 0;
-    hashes[file] = await hashFile(path, signal, (bytes) => {
+    const onBytes = (bytes: number) => {
       size = bytes;
       report({ phase: 'hash', file, bytes: before + bytes, totalBytes });
-    });
+    };
+    hashes[file] = await (opened.has(path) ? reader.hash(path, signal, onBytes) : hashFile(path, signal, onBytes));
     before += size;
   }
   return hashes;

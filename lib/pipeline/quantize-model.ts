@@ -59,7 +59,7 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
     const earlier = await run.earlier(known);
     if (earlier && strict) refuseRecorded(earlier.results);
     const scaleDtypes = earlier ? null : await inspectWeights(model, recipe, context, context.report);
-    const inputs = await hashInputs(prepared.inputs, signal, context.report);
+    const inputs = await hashInputs(prepared.source, prepared.inputs, signal, context.report);
     requireInputs(job.expected, inputs, job.model);
     const identity = { lutra: provenance(), ...known, calibration: calibration?.record ?? null, inputs };
     earlier?.requireSame(identity);
@@ -130,7 +130,7 @@ async function writeLayers(
     [manifestFile]: manifestOf(identity, results, outputs),
     [runLogFile]: { seconds: secondsSince(started), peakRssBytes: peakRssBytes(), resumedBlocks, ...log.parts },
   });
-  const sizes = await writer.finish(documents, { signal });
+  const sizes = await writer.finish(documents, { signal, inputs: identity.inputs });
   return { ...results, ...sizes, resumedBlocks };
 }
 

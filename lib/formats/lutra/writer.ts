@@ -1,13 +1,13 @@
-import { mkdir, open, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { type Dtype, type QuantizedTensor, rankOf, type Tensor } from '../../tensor/index.js';
 import { syncDirectory } from '../durable.js';
-import { closeFile, containedFile, openFile, readFully, writeFully } from '../open-file.js';
 import { indexFile, SafetensorsWriter } from '../safetensors/index.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 import { configFile, type StoredSizes, storedSizes } from './checkpoint.js';
+import { copyDocument } from './copy-document.js';
 import { OutputDirectory } from './output-directory.js';
 import { type Outputs, outputsOf } from './outputs.js';
 import { partsOf } from './parts.js';
@@ -19,7 +19,6 @@ interface Abortable {
 
 /** Room for config.json, the index and the documents of `finish`, whose sizes are not known beforehand. */
 const reserveBytes = 2 ** 20;
-const copyBytes = 2 ** 20;
 
 export interface OutputOptions {
   overwrite?: boolean | undefined;
@@ -152,22 +151,25 @@ export class CheckpointWriter {
   /**
    * Copies the other tensors and files of the source, writes config.json and what `documents` makes of the hashes of all that
    * (JSON by file name, for example `manifest.json`), brings everything to the disk and gives the directory its name.
+   *
+   * @param options.inputs SHA-256 by name that the files of the source are to have
+   * @throws `LUTRA_E_INPUT_CHANGED` where one has another, `LUTRA_E_INTERNAL`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`, and the reader's
    */
   async finish(
     documents: (outputs: Outputs) => Readonly<Record<string, object>> = () => ({}),
-    options: Abortable = {},
+    { signal, inputs = {} }: Abortable & { inputs?: Readonly<Record<string, string>> } = {},
   ): Promise<StoredSizes> {
     const { plan, weights, output } = this;
-    for (const [name, from] of plan.copied) await weights.copy(name, plan.source.reader, { from, ...options });
+    for (const [name, from] of plan.copied) await weights.copy(name, plan.source.reader, { from, signal });
     await weights.close();
     for (const name of plan.files) {
-      options.signal?.throwIfAborted();
-      await copyDocument(plan.source.directory, output.checkpoint, name);
+      signal?.throwIfAborted();
+      await copyDocument(plan.source.directory, output.checkpoint, name, inputs[name]);
     }
     await this.#document(configFile, plan.config);
-    const outputs = await this.#outputs(options.signal);
+    const outputs = await this.#outputs(signal);
     for (const [name, content] of Object.entries(documents(outputs))) await this.#document(name, content);
-    options.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     const sizes = await storedSizes(output.checkpoint);
     await output.publish();
     return sizes;
@@ -224,26 +226,4 @@ async function bytesNeeded({ source, files, safetensors }: CheckpointPlan): Prom
     bytes += (await onFile(path, () => stat(path))).size;
   }
   return bytes;
-}
-
-/** Copies one file of the source, which must lie in it, and brings it to the disk. Modes are not copied. */
-async function copyDocument(from: string, to: string, name: string): Promise<void> {
-  const source = await openFile(await containedFile(from, name, from));
-  const path = join(to, name);
-  try {
-    const copy = await onFile(path, () => open(path, 'wx'));
-    try {
-      const buffer = new Uint8Array(Math.min(copyBytes, source.size));
-      for (let at = 0; at < source.size; at += buffer.length) {
-        const piece = buffer.subarray(0, source.size - at);
-        await readFully(source, piece, at);
-        await writeFully(copy, piece, at, path);
-      }
-      await onFile(path, () => copy.sync());
-    } finally {
-      await closeFile(copy);
-    }
-  } finally {
-    await closeFile(source.handle);
-  }
 }

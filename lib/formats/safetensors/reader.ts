@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
+import { hashOpenFile } from '../hash-file.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
 import { closeFile, containedFile, type OpenFile, openFile, readFully, requireUnchanged } from '../open-file.js';
 import { quoted } from '../strict-json.js';
@@ -102,6 +103,16 @@ export class SafetensorsReader {
     }
   }
 
+  /** Paths of the files. */
+  get files(): ReadonlySet<string> {
+    return new Set(this.#files.keys());
+  }
+
+  /** SHA-256 of a file as it was opened, whatever lies at its path by now. @throws `LUTRA_E_TRUNCATED`, `LUTRA_E_IO` */
+  hash(file: string, signal: AbortSignal | undefined, onBytes: (bytes: number) => void): Promise<string> {
+    return this.#using({ file }, (open) => hashOpenFile(open, signal, onBytes));
+  }
+
   /** Closes the files when running loads have ended. Idempotent. */
   async close(): Promise<void> {
     if (this.#closed) return;
@@ -115,7 +126,7 @@ export class SafetensorsReader {
     await this.close();
   }
 
-  async #using<T>(entry: TensorEntry, work: (file: OpenFile) => Promise<T>): Promise<T> {
+  async #using<T>(entry: Pick<TensorEntry, 'file'>, work: (file: OpenFile) => Promise<T>): Promise<T> {
     const file = this.#files.get(entry.file);
     if (this.#closed || !file)
       throw lutraError('LUTRA_E_DISPOSED', { message: 'the checkpoint was closed', where: entry.file });
