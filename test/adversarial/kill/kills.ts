@@ -83,6 +83,18 @@ function run(out: string, samples: number, moment: Moment | null): Promise<Run> 
   });
 }
 
+/** A run that nobody harms. @throws where it fails, with what it said */
+async function wholeRun(out: string, samples: number): Promise<Run> {
+  const whole = await run(out, samples, null);
+  if (whole.code !== 0) throw failed('a job that nobody harmed', whole);
+  return whole;
+}
+
+const failed = (which: string, { code, stderr }: Run) => new Error(`${which} ended with ${code}: ${stderr}`);
+
+/** Some jobs end before they are killed, but not most of them. */
+const attemptsPerKill = 4;
+
 /**
  * Kills so many jobs with SIGKILL, each at a moment of its own, and runs each again. A moment lies behind a random number of
  * layers, and as far behind as is drawn evenly from the time that an unharmed job takes to its next layer, or to its end.
@@ -92,15 +104,17 @@ export async function* killJobs({ count, seed, samples }: Kills): AsyncGenerator
   const random = new Random(seed);
   try {
     const whole = join(scratch, 'whole');
-    await run(whole, samples, null);
-    const { times } = await run(join(scratch, 'timed'), samples, null);
-    for (let killed = 0; killed < count; ) {
+    await wholeRun(whole, samples);
+    const { times } = await wholeRun(join(scratch, 'timed'), samples);
+    let killed = 0;
+    for (let attempts = 0; killed < count; attempts++) {
+      if (attempts === attemptsPerKill * count) throw new Error(`${killed} of ${attempts} jobs were killed in time`);
       const parent = mkdtempSync(join(scratch, 'job-'));
       const out = join(parent, 'out');
       const layers = random.below(times.length - 1);
       const milliseconds = random.next() * (times[layers + 1]! - times[layers]!);
       const first = await run(out, samples, { layers, milliseconds });
-      // Some end before they are killed.
+      if (!first.killed && first.code !== 0) throw failed('a job that was not killed', first);
       if (first.killed) {
         killed += 1;
         yield { layers: first.layers.length, ...(await resume({ out, samples }, first, whole)) };
