@@ -17,7 +17,7 @@ export type Repetition = Omit<QuantizationJob, 'recipe' | 'calibration' | 'shard
  * bytes, or refuses inputs that are others than the manifest's.
  *
  * @throws `LUTRA_E_MANIFEST`; `LUTRA_E_NOT_REPEATABLE` for a checkpoint of another version of lutra or another instruction set,
- *   whose bytes would differ; `LUTRA_E_OPTION` where the calibration text is missing
+ *   whose bytes would differ; `LUTRA_E_OPTION` where the calibration text is missing, or one is given and none was read
  */
 export async function recordedJob(directory: string, repetition: Repetition): Promise<QuantizationJob> {
   const manifest = await readManifest(directory);
@@ -25,7 +25,15 @@ export async function recordedJob(directory: string, repetition: Repetition): Pr
   requireSameMaker(manifest, where);
   const { recipe, calibration, shardBytes, inputs } = manifest;
   const expected = { inputs, calibration: calibration?.sha256 ?? null };
-  if (!calibration) return { ...repetition, calibration: undefined, recipe, shardBytes, expected };
+  if (!calibration) {
+    if (repetition.calibration)
+      throw lutraError('LUTRA_E_OPTION', {
+        message: 'the job read no calibration text',
+        where: 'calibration',
+        hint: 'Leave the text out: `calibration`, or --calibration on the command line.',
+      });
+    return { ...repetition, calibration: undefined, recipe, shardBytes, expected };
+  }
   if (!repetition.calibration)
     throw lutraError('LUTRA_E_OPTION', {
       message: 'the job read a calibration text',

@@ -38,6 +38,7 @@ test('a job without a text is repeated too', async () => {
   await quantizeModel({ model, out: plain, recipe: { method: 'rtn', bits: 2, groupSize: 64 } });
   await repeat(plain, { out: again, calibration: undefined });
   expect(filesOf(again)).toEqual(filesOf(plain));
+  expect(await codeOf(() => repeat(plain, { out: join(scratch, 'with-a-text') }))).toBe('LUTRA_E_OPTION');
 });
 
 describe('inputs that are others', () => {
