@@ -80,7 +80,7 @@ export function registerQuantize(program: Command): void {
     });
 }
 
-/** What a manifest records is not to be said twice. */
+/** Options that a manifest answers, and that are not to be said twice. */
 const recorded = [
   'method',
   'bits',
@@ -90,14 +90,17 @@ const recorded = [
   'documentSeparator',
   'samples',
   'heldOut',
+  'sequenceLength',
+  'seed',
+  'maxBadWindows',
+  'shardSize',
 ] as const;
-const recordedToo = ['sequenceLength', 'seed', 'maxBadWindows', 'shardSize'] as const;
 
 /** A recipe comes from the options, a file or a manifest: a usage error where it comes from none or from two of them. */
 function checkRecipeOptions(options: QuantizeOptions, command: Command): void {
   const { method, bits, groupSize, symmetric, recipe } = options;
   if (options.fromManifest !== undefined) {
-    if ([...recorded, ...recordedToo].some((name) => options[name] !== undefined))
+    if (recorded.some((name) => options[name] !== undefined))
       command.error('error: the manifest says everything but --out and --calibration itself');
     return;
   }

@@ -40,9 +40,9 @@ export async function streamMatrices({ source, layers, journal, context }: Block
 }
 
 /**
- * Methods that need the inputs of layers or blocks: block after block. A block's Hessians are those of its original weights, or, for a sequential
- * method, of those before a layer quantized; its inputs are those that the quantized blocks before it give (GPTQ, arXiv
- * 2210.17323, section 4). One block of weights is in memory at a time.
+ * Methods that need the inputs of layers or blocks: block after block. A block's Hessians are those of its original weights,
+ * or, for a sequential method, of those before a layer quantized; its inputs are those that the quantized blocks before it give
+ * (GPTQ, arXiv 2210.17323, section 4). One block of weights is in memory at a time.
  */
 export async function streamBlocks(
   { source, layers, journal, context }: BlockStream,

@@ -39,10 +39,11 @@ export interface BlockFisher {
 }
 
 /**
- * How much of the model's prediction hangs on every weight: the diagonal of the empirical Fisher matrix (Kunstner and others, arXiv
- * 1905.12558), here the squared derivatives of the loss of the text's own next tokens, summed over windows. A small change ΔW
- * brings a divergence of ½ Σ F ΔW², in nats and over all tokens. The model goes through up to 16,384 tokens of the calibration forwards and then backwards, a block in memory at a time, beside
- * its Fisher and one gradient; what enters the blocks lies in a scratch file.
+ * How much of the model's prediction hangs on every weight: the diagonal of the empirical Fisher matrix (Kunstner and others,
+ * arXiv 1905.12558), here the squared derivatives of the loss of the text's own next tokens, summed over windows. A small
+ * change ΔW brings a divergence of ½ Σ F ΔW², in nats and over all tokens. The model goes through up to 16,384 tokens of the
+ * calibration forwards and then backwards, a block in memory at a time, beside its Fisher and one gradient;
+ * what enters the blocks lies in a scratch file.
  */
 export class FisherPass {
   readonly #tape;

@@ -26,8 +26,9 @@ export interface Measured {
 
 /**
  * Measures a solution in the method's metric and, where that has a Hessian, beside it round to nearest: on the solution's own
- * levels, and, where the solver learns from the Hessian, on the grid that spans every group's values, stored in the same way. Keeps the best of the three, on record where
- * it is not the solution: compensation for other inputs than the Hessian's must never cost. Takes ownership of the solution.
+ * levels, and, where the solver learns from the Hessian, on the grid that spans every group's values, stored in the same way.
+ * Keeps the best of the three, on record where it is not the solution: compensation for other inputs than the Hessian's must
+ * never cost. Takes ownership of the solution.
  */
 export async function atLeastRounded(
   w: Tensor,
