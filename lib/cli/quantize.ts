@@ -135,7 +135,14 @@ const keptOf = ({ block, blocks }: { block: number; blocks: number }) => `${bloc
 function commandLine(): string {
   const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
   const words = process.argv.slice(2).filter((word) => word !== '--no-resume');
-  return ['lutra', ...words.map(quoted)].join(' ');
+  return [...programWords(), ...words].map(quoted).join(' ');
+}
+
+/** How this program was called: by npx, by the name that it is installed under, or as a file. */
+function programWords(): string[] {
+  if (process.env.npm_command === 'exec') return ['npx', 'lutra'];
+  const [, program = ''] = process.argv;
+  return program.endsWith('.js') ? ['node', program] : ['lutra'];
 }
 
 async function plan(model: string, options: QuantizeOptions, invocation: Invocation): Promise<QuantizationPlan> {

@@ -89,7 +89,7 @@ export class JobRun {
     const untouched = !(error instanceof LutraError) || error === this.job.signal?.reason || refusals.has(error.code);
     if (untouched) return error;
     const { resumeHint = defaultHint } = this.job;
-    return error.withHint(`${journal.blocks.length} of ${this.blocks} blocks are kept: ${resumeHint}.`);
+    return error.withHint(`${journal.blocks.length} of ${this.blocks} blocks are kept: ${resumeHint}`);
   }
 }
 

@@ -22,6 +22,7 @@ const names = [
     'lutGemm',
     'lutGemmAsync',
     'lutGemmErrorBound',
+    'planQuantization',
     'quantizeModel',
   ],
   ...['loadModel', 'Model', 'evaluate', 'readCheckpoint', 'Checkpoint', 'doctor', 'nativeMemory'],

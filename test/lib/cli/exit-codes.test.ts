@@ -267,7 +267,9 @@ describe('exit code 130', () => {
       expect(said).toMatch(/^lutra quantize: interrupted\. [1-4] of 4 blocks are kept$/);
       expect(readdirSync(outputs)).toEqual(['out.partial']);
       // The very command, as a shell reads it.
-      const words = spawnSync('bash', ['-c', command.replace('lutra', "printf '%s\\0'")], { encoding: 'utf8' }).stdout;
+      const words = spawnSync('bash', ['-c', command.replace(/^(npx lutra|node \S+)/, "printf '%s\\0'")], {
+        encoding: 'utf8',
+      }).stdout;
       const again = await lutra(words.split('\0').slice(0, -1));
       expect(again.code, again.stderr).toBe(0);
       expect(resultOf('quantize', again.stdout).resumedBlocks).toBe(Number(/(\d) of 4/.exec(said)?.[1]));
