@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
-import { type QuantizedEntry, readCheckpoint } from '../formats/index.js';
+import { bytesText, type QuantizedEntry, readCheckpoint } from '../formats/index.js';
 import { type Verification, verifyCheckpoint } from '../pipeline/index.js';
 import { elements } from '../tensor/index.js';
 import { type CommonOptions, exitCodes, runCommand, withCommonOptions } from './command.js';
-import { megabytes, table } from './table.js';
+import { table } from './table.js';
 
 interface InspectOptions extends CommonOptions {
   tensors?: boolean;
@@ -104,7 +104,7 @@ function render(found: Inspection, options: InspectOptions): string {
     ['directory', found.directory],
     ['model type', found.modelType],
     ['parameters', found.parameters.toLocaleString('en-US')],
-    ['tensors', `${found.tensors.length}, ${megabytes(found.bytes)}`],
+    ['tensors', `${found.tensors.length}, ${bytesText(found.bytes)}`],
     ['bits per parameter', found.bitsPerParameter.toFixed(3)],
     ['bits per weight', found.bitsPerWeight?.toFixed(3) ?? 'not quantized'],
   ];
@@ -118,7 +118,7 @@ function render(found: Inspection, options: InspectOptions): string {
     name,
     shape.join(' x '),
     stored,
-    megabytes(bytes),
+    bytesText(bytes),
   ]);
   return `${summary}\n\n${table(['tensor', 'shape', 'stored', 'size'], list)}`;
 }

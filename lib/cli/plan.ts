@@ -1,5 +1,6 @@
+import { bytesText } from '../formats/index.js';
 import type { QuantizationPlan } from '../pipeline/index.js';
-import { counted, duration, megabytes } from './table.js';
+import { counted, duration } from './table.js';
 
 /** A plan for a person, a line an idea. */
 export function renderPlan(plan: QuantizationPlan): string {
@@ -8,8 +9,8 @@ export function renderPlan(plan: QuantizationPlan): string {
   const read = blocks.reduce((sum, { readBytes }) => sum + readBytes, 0);
   const written = blocks.reduce((sum, { writtenBytes }) => sum + writtenBytes, 0);
   const lines = [
-    `plan: ${counted(blocks.length, 'block')} with ${counted(layers, 'layer')}, ${megabytes(read)} of weights, ${megabytes(written)} quantized`,
-    `output: ${megabytes(output.bytes)} in ${counted(output.files.length, 'file')}, ${output.bitsPerWeight.toFixed(3)} bits per weight, ${output.bitsPerParameter.toFixed(3)} bits per parameter`,
+    `plan: ${counted(blocks.length, 'block')} with ${counted(layers, 'layer')}, ${bytesText(read)} of weights, ${bytesText(written)} quantized`,
+    `output: ${bytesText(output.bytes)} in ${counted(output.files.length, 'file')}, ${output.bitsPerWeight.toFixed(3)} bits per weight, ${output.bitsPerParameter.toFixed(3)} bits per parameter`,
   ];
   if (calibration) {
     const held = calibration.heldOut ? ` and ${calibration.heldOut} held out` : '';
@@ -18,8 +19,8 @@ export function renderPlan(plan: QuantizationPlan): string {
     );
   }
   lines.push(
-    `disk: ${megabytes(disk.neededBytes)} needed in ${disk.directory}, ${disk.scratchBytes ? `${megabytes(disk.scratchBytes)} of it for activations, ` : ''}${disk.freeBytes === null ? 'free space unknown' : `${megabytes(disk.freeBytes)} free`}`,
-    `memory: ${megabytes(memory.peakBytes)} at most, ${memory.at}${memory.limitBytes === null ? '' : `; ${megabytes(memory.limitBytes)} allowed`}`,
+    `disk: ${bytesText(disk.neededBytes)} needed in ${disk.directory}, ${disk.scratchBytes ? `${bytesText(disk.scratchBytes)} of it for activations, ` : ''}${disk.freeBytes === null ? 'free space unknown' : `${bytesText(disk.freeBytes)} free`}`,
+    `memory: ${bytesText(memory.peakBytes)} at most, ${memory.at}${memory.limitBytes === null ? '' : `; ${bytesText(memory.limitBytes)} allowed`}`,
   );
   if (time)
     lines.push(

@@ -1,10 +1,11 @@
 import { SingleBar } from 'cli-progress';
 import type { ComparisonProgress } from '../comparison/index.js';
 import type { EvaluationProgress } from '../evaluation/index.js';
+import { bytesText } from '../formats/index.js';
 import type { Progress } from '../pipeline/index.js';
 import { JobProgress } from './job-progress.js';
 import { renderPlan } from './plan.js';
-import { counted, duration, megabytes } from './table.js';
+import { counted, duration } from './table.js';
 
 type Event = Progress | EvaluationProgress | ComparisonProgress;
 
@@ -77,7 +78,7 @@ function lines(follower: Follower): ProgressReporter {
 
 /** How long it will take, and the memory that the process has now. */
 const restOf = ({ secondsLeft }: Step): string =>
-  `${secondsLeft === null ? '' : `, ${duration(secondsLeft)} left`}, ${megabytes(process.memoryUsage.rss())}`;
+  `${secondsLeft === null ? '' : `, ${duration(secondsLeft)} left`}, ${bytesText(process.memoryUsage.rss())}`;
 
 /** Follows one command: a job, an evaluation, or the jobs and evaluations of a comparison. */
 class Follower {

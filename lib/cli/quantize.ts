@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { readSettings } from '../formats/index.js';
+import { bytesText, readSettings } from '../formats/index.js';
 import {
   type Progress,
   planQuantization,
@@ -22,7 +22,7 @@ import {
 } from './command.js';
 import { renderPlan } from './plan.js';
 import { progressReporter } from './progress.js';
-import { counted, megabytes, table } from './table.js';
+import { counted, table } from './table.js';
 
 interface QuantizeOptions extends CommonOptions {
   out: string;
@@ -192,9 +192,9 @@ function render(result: QuantizationResult): string {
       `${method}, block ${block}: squared error ${lossBefore.toExponential(2)}, then ${lossAfter.toExponential(2)}`,
   );
   const summary =
-    `${result.out}: ${megabytes(result.bytes)}, ${result.bitsPerWeight.toFixed(3)} bits per weight, ` +
+    `${result.out}: ${bytesText(result.bytes)}, ${result.bitsPerWeight.toFixed(3)} bits per weight, ` +
     `${result.bitsPerParameter.toFixed(3)} bits per parameter, ${result.seconds.toFixed(1)} s, ` +
-    `peak memory ${megabytes(result.peakRssBytes)}`;
+    `peak memory ${bytesText(result.peakRssBytes)}`;
   const head = ['layer', 'relative error', 'held out', 'damping', 'dead', 'tokens'];
   const resumed =
     result.resumedBlocks > 0 ? [`${counted(result.resumedBlocks, 'block')} taken over from an earlier run`] : [];

@@ -1,5 +1,3 @@
-export { bytesText as megabytes } from '../report/index.js';
-
 /** Lines up rows under their heads: text to the left, numbers to the right, two spaces between. */
 export function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
   const cells = rows.map((row) => row.map(String));

@@ -1,3 +1,4 @@
+export { bytesText } from './bytes-text.js';
 export { damagedWork, onWork } from './damaged-work.js';
 export { replaceFile, requireReplaceable } from './durable.js';
 export { hashFile } from './hash-file.js';

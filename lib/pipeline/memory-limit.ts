@@ -1,7 +1,6 @@
 import { lutraError } from '../errors.js';
+import { bytesText } from '../formats/index.js';
 import type { MemoryEstimate } from './memory-estimate.js';
-
-const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`;
 
 /**
  * Refuses a job that may not have the memory that it needs.
@@ -22,8 +21,8 @@ export function checkMemory({ peakBytes, at, parts }: MemoryEstimate, limitBytes
   throw lutraError('LUTRA_E_MEMORY', {
     message: 'the job needs more memory than it may have',
     where: at,
-    found: `${gigabytes(peakBytes)} (${list.map(([part, bytes]) => `${part} ${gigabytes(bytes)}`).join(', ')})`,
-    expected: `at most ${gigabytes(limitBytes)}`,
+    found: `${bytesText(peakBytes)} (${list.map(([part, bytes]) => `${part} ${bytesText(bytes)}`).join(', ')})`,
+    expected: `at most ${bytesText(limitBytes)}`,
     hint: 'Allow more memory, or give shorter calibration windows or a method without Hessians.',
   });
 }
@@ -41,8 +40,8 @@ export function memoryWatch(limitBytes: number | undefined): (where: string) => 
       throw lutraError('LUTRA_E_MEMORY', {
         message: 'the job holds more memory than it may have',
         where,
-        found: gigabytes(found),
-        expected: `at most ${gigabytes(limitBytes)}`,
+        found: bytesText(found),
+        expected: `at most ${bytesText(limitBytes)}`,
         hint: 'Allow more memory, or give shorter calibration windows or a method without Hessians.',
       });
   };

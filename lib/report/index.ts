@@ -2,5 +2,5 @@ export { comparisonPage } from './comparison-page.js';
 export { jobPage } from './job-page.js';
 export { type JobReport, readJobReport } from './job-report.js';
 export { type Peaks, rooflineSvg } from './roofline.js';
-export { bytesText, klText, percentText, perplexityText } from './text.js';
+export { klText, percentText, perplexityText } from './text.js';
 export { createComparison, writeComparison } from './write-comparison.js';

@@ -1,3 +1,4 @@
+import { bytesText } from '../formats/index.js';
 import type { LayerResult, Manifest } from '../pipeline/index.js';
 import { type BlockSeries, blocksPlot } from './blocks-plot.js';
 import { histogramPlot } from './histogram-plot.js';
@@ -5,7 +6,6 @@ import { blockOf, type JobReport, kindOf } from './job-report.js';
 import { pageOf, tableHtml } from './page.js';
 import { hues } from './series.js';
 import { attributes, escaped, markerSvg, markers, pictureSvg } from './svg.js';
-import { bytesText } from './text.js';
 
 /**
  * A finished job as one page that needs no network and no script: what it was asked for, what went another way, the error and the

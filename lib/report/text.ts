@@ -1,11 +1,5 @@
 import type { Estimate } from '../comparison/index.js';
 
-/** Bytes as people read them. */
-export function bytesText(bytes: number): string {
-  const [unit, name] = bytes < 1e6 ? [1e3, 'kB'] : bytes < 1e9 ? [1e6, 'MB'] : [1e9, 'GB'];
-  return `${(bytes / unit).toFixed(bytes < 1e6 ? 1 : 2)} ${name}`;
-}
-
 /** Numbers of a comparison as people read them, with their standard errors. */
 const withError = ({ mean, standardError }: Estimate, digits: number): string =>
   standardError === null ? mean.toFixed(digits) : `${mean.toFixed(digits)} ± ${standardError.toFixed(digits)}`;

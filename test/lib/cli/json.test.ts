@@ -62,7 +62,7 @@ describe('--json', () => {
     expect(people.stdout).toMatch(/^time: about /m);
     const refused = await lutra([...job, '--max-memory', '10MiB', '--json']);
     expect(refused.code).toBe(1);
-    expect(failureOf(refused.stdout).error).toMatchObject({ code: 'LUTRA_E_MEMORY', expected: 'at most 0.01 GB' });
+    expect(failureOf(refused.stdout).error).toMatchObject({ code: 'LUTRA_E_MEMORY', expected: 'at most 10.49 MB' });
     for (const size of ['4', 'GB', '-1GB', '1 parsec'])
       expect((await lutra([...job, '--max-memory', size])).code).toBe(2);
     expect(existsSync(out)).toBe(false);

@@ -96,7 +96,7 @@ test('a job keeps to its memory, or is refused before its work', async () => {
   await expect(quantizeModel({ ...job, out, maxMemoryBytes: 1e6 })).rejects.toMatchObject({
     code: 'LUTRA_E_MEMORY',
     found: expect.stringContaining('process'),
-    expected: 'at most 0.00 GB',
+    expected: 'at most 1.00 MB',
   });
   await expect(quantizeModel({ ...job, out, maxMemoryBytes: -1 })).rejects.toMatchObject({ code: 'LUTRA_E_OPTION' });
   const enough = memory.peakBytes + 2 ** 30;
