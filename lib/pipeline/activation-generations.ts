@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { crc32c, damagedWork } from '../formats/index.js';
 import { Tensor } from '../tensor/index.js';
 import { ActivationStore, type Activations } from './activation-store.js';
+import { closeAll, closingOnFailure } from './closing.js';
 
 /** What tells whether activations are those that were written: CRC-32C of every window. */
 export type Checksums = readonly number[];
@@ -46,7 +47,7 @@ export class ActivationGenerations implements Activations {
     const generation = kept?.blocks ?? -1;
     const bytes = (kept?.checksums.length ?? 0) * 4 * shape.sequenceLength * shape.hiddenSize;
     const opened: ActivationStore[] = [];
-    try {
+    const openAll = async () => {
       for (const file of [0, 1]) {
         const path = join(directory, `${name}.${file}.scratch`);
         const whole = kept !== null && file === (generation & 1);
@@ -58,10 +59,8 @@ export class ActivationGenerations implements Activations {
       const generations = new ActivationGenerations(files, generation, signal);
       if (kept) await generations.#require(kept.checksums, shape);
       return generations;
-    } catch (error) {
-      for (const file of opened) await file.close();
-      throw error;
-    }
+    };
+    return await closingOnFailure(openAll, () => closeAll(...opened.map((file) => () => file.close())));
   }
 
   /** A window of what enters the block at hand. */
@@ -89,7 +88,7 @@ export class ActivationGenerations implements Activations {
   }
 
   async close(): Promise<void> {
-    for (const file of this.files) await file.close();
+    await closeAll(...this.files.map((file) => () => file.close()));
   }
 
   #at(later: 0 | 1): 0 | 1 {

@@ -1,8 +1,8 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { lutraError } from '../errors.js';
 import { closeFile, damagedWork, onFile, onWork } from '../formats/index.js';
 import { addon, cancellable, taskIds } from '../native/index.js';
 import type { Tensor } from '../tensor/index.js';
+import { closeAll, closingOnFailure } from './closing.js';
 
 /** Activations by window, f32 [sequenceLength, hiddenSize] each. */
 export interface Activations {
@@ -24,26 +24,18 @@ export class ActivationStore implements Activations {
 
   /** An empty file. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
   static async create(path: string, signal: AbortSignal | undefined): Promise<ActivationStore> {
-    try {
-      return new ActivationStore(await open(path, 'w+'), path, signal);
-    } catch (cause) {
-      const { code, message } = cause as NodeJS.ErrnoException;
-      const full = code === 'ENOSPC' || code === 'EDQUOT';
-      throw lutraError(full ? 'LUTRA_E_DISK_FULL' : 'LUTRA_E_IO', {
-        message: `the scratch file cannot be made: ${message}`,
-        where: path,
-        cause,
-      });
-    }
+    return new ActivationStore(await onFile(path, () => open(path, 'w+')), path, signal);
   }
 
   /** The file of an earlier run. @throws `LUTRA_E_RESUME_DAMAGED` where it is not of `bytes`, `LUTRA_E_IO` */
   static async open(path: string, bytes: number, signal: AbortSignal | undefined): Promise<ActivationStore> {
     const file = await onWork(path, 'the activations of the unfinished job are missing', () => open(path, 'r+'));
-    const { size } = await onFile(path, () => file.stat());
-    if (size === bytes) return new ActivationStore(file, path, signal);
-    await closeFile(file);
-    throw damagedWork(path, 'the activations have another size');
+    const check = async () => {
+      const { size } = await onFile(path, () => file.stat());
+      if (size !== bytes) throw damagedWork(path, 'the activations have another size');
+      return new ActivationStore(file, path, signal);
+    };
+    return await closingOnFailure(check, () => closeFile(file));
   }
 
   /** Fills `hidden` with what `write` put at this window. */
@@ -76,7 +68,9 @@ export class ActivationStore implements Activations {
 
   /** Closes and removes the file. */
   async dispose(): Promise<void> {
-    await this.close();
-    await onFile(this.path, () => rm(this.path, { force: true }));
+    await closeAll(
+      () => this.close(),
+      () => onFile(this.path, () => rm(this.path, { force: true })),
+    );
   }
 }

@@ -12,6 +12,7 @@ import {
   withWidths,
 } from '../quantization/index.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import { withClosing } from './closing.js';
 import { FisherPass } from './fisher.js';
 import type { JobContext } from './layer-writer.js';
 import { entriesOf, linearsOf } from './preflight.js';
@@ -33,7 +34,7 @@ export async function allocate(
   if (!recipe.allocation) return recipe;
   const losses = new Map<string, ReadonlyMap<number, number>>();
   const pass = await FisherPass.create(source, calibration, join(directory, 'allocation.scratch'), context);
-  try {
+  const measure = async () => {
     for await (const { block, weights, fisher } of pass.blocks())
       for (const { name } of block.linears) {
         const options = { grid: gridOf(recipe, name), storage: storageOf(recipe), widths: widthsOf(recipe, name) };
@@ -41,9 +42,8 @@ export async function allocate(
         const call = { ...context, where: name };
         losses.set(name, await measureWidths(weights.get(name)!, measured, options, call));
       }
-  } finally {
-    await pass.dispose();
-  }
+  };
+  await withClosing(measure, () => pass.dispose());
   const layers = layersWith((name, bits) => losses.get(name)!.get(bits)!, source, recipe);
   return withWidths(recipe, allocateWidths(layers, recipe.allocation.bitsPerWeight).widths);
 }

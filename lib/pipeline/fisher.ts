@@ -13,6 +13,7 @@ import { Tensor } from '../tensor/index.js';
 import { ActivationStore } from './activation-store.js';
 import { loadBlock } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import { closingOnFailure } from './closing.js';
 import type { JobContext } from './layer-writer.js';
 
 /** Tokens that the derivatives are taken on; windows are not cut. */
@@ -64,7 +65,8 @@ export class FisherPass {
   /** @param path of the scratch file */
   static async create(source: TensorSource, calibration: CalibrationInputs, path: string, context: JobContext) {
     const store = await ActivationStore.create(path, context.signal);
-    return new FisherPass(source, calibration, store, context);
+    const make = () => new FisherPass(source, calibration, store, context);
+    return await closingOnFailure(make, () => store.dispose());
   }
 
   /** The blocks from the last to the first. What is yielded is valid until the next is asked for. */
@@ -183,7 +185,8 @@ export class FisherPass {
 
   async #float32(name: string): Promise<Tensor> {
     const stored = await this.source.load(name, this.context);
-    const converted = await asFloat32(stored, { ...this.context, where: name });
+    const convert = () => asFloat32(stored, { ...this.context, where: name });
+    const converted = await closingOnFailure(convert, () => stored.dispose());
     if (converted !== stored) stored.dispose();
     return converted;
   }

@@ -6,6 +6,7 @@ import type { Tensor } from '../tensor/index.js';
 import { ActivationGenerations, type Checksums, type KeptActivations } from './activation-generations.js';
 import { BlockRunner } from './block-runner.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import { closingOnFailure } from './closing.js';
 import type { JobContext, LayerWriter } from './layer-writer.js';
 import { WindowScreen } from './window-screen.js';
 
@@ -36,12 +37,9 @@ export class HeldOutWindows {
     const store = await ActivationGenerations.open(directory, 'held-out', { shape, kept, signal: context.signal });
     // None is left out: they only measure.
     const screen = new WindowScreen(heldOut.length, { ...context, budget: 0, what: 'window held out' });
-    return new HeldOutWindows(
-      new BlockRunner(config, sequenceLength, heldOut.length, store, screen, context),
-      store,
-      heldOut,
-      context,
-    );
+    const makeRunner = () => new BlockRunner(config, sequenceLength, heldOut.length, store, screen, context);
+    const runner = await closingOnFailure(makeRunner, () => store.close());
+    return new HeldOutWindows(runner, store, heldOut, context);
   }
 
   async embed(table: Tensor): Promise<void> {

@@ -9,6 +9,7 @@ import {
   readToEnd,
   storedSizes,
 } from '../formats/index.js';
+import { closeAll } from './closing.js';
 import type { QuantizationJob } from './job.js';
 import type { JobIdentity } from './job-identity.js';
 import { type Choices, Journal } from './journal.js';
@@ -79,13 +80,13 @@ export class JobRun {
 
   /** Ends a run that has failed: finished blocks stay. @returns the error, which then says how to go on */
   async leave(error: unknown): Promise<unknown> {
-    await this.#writer?.abandon();
     const journal = this.#journal;
-    if (!journal?.kept) {
-      await this.output.leave();
-      return error;
-    }
-    await this.output.keep();
+    // What cannot be closed or removed now is left to the next run; why this one has failed is what its caller must hear.
+    await closeAll(
+      () => this.#writer?.abandon(),
+      () => (journal?.kept ? this.output.keep() : this.output.leave()),
+    ).catch(() => {});
+    if (!journal?.kept) return error;
     const untouched = !(error instanceof LutraError) || error === this.job.signal?.reason || refusals.has(error.code);
     if (untouched) return error;
     const { resumeHint = defaultHint } = this.job;

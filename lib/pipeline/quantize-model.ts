@@ -7,6 +7,7 @@ import { allocate } from './allocate.js';
 import { type BlockStream, streamBlocks, streamMatrices } from './block-stream.js';
 import type { ActivationStores } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import { withClosing } from './closing.js';
 import { HeldOutWindows } from './held-out.js';
 import type { JobResults, QuantizationJob, QuantizationResult } from './job.js';
 import type { JobIdentity } from './job-identity.js';
@@ -150,20 +151,18 @@ async function withStores(
   const inputs = await ActivationGenerations.open(directory, 'activations', { shape, kept, signal });
   let targets: ActivationStore | null = null;
   let heldOut: HeldOutWindows | null = null;
-  try {
+  const run = async () => {
     if (recipe.finetune.length) targets = await ActivationStore.create(join(directory, 'targets.scratch'), signal);
-    heldOut = await HeldOutWindows.create(
-      config,
-      calibration,
-      { directory, kept: keptOf(activations?.heldOut) },
-      context,
-    );
+    const files = { directory, kept: keptOf(activations?.heldOut) };
+    heldOut = await HeldOutWindows.create(config, calibration, files, context);
     await work({ inputs, targets, heldOut });
-  } finally {
-    await inputs.close();
-    await targets?.dispose();
-    await heldOut?.close();
-  }
+  };
+  await withClosing(
+    run,
+    () => inputs.close(),
+    () => targets?.dispose(),
+    () => heldOut?.close(),
+  );
 }
 
 /** What a run tells of the output that it has written or finished. */

@@ -1,8 +1,10 @@
 import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, test } from 'vitest';
+import { afterEach, beforeAll, expect, test, vi } from 'vitest';
+import { OutputDirectory } from '../../../lib/formats/index.js';
 import { loadModel } from '../../../lib/inference/index.js';
 import { addon } from '../../../lib/native/index.js';
+import { ActivationGenerations } from '../../../lib/pipeline/activation-generations.js';
 import { type Progress, type ProgressPhase, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
 import { memoryAtRest } from '../../memory-at-rest.js';
 import { mountSmallDisk } from '../../small-disk.js';
@@ -13,6 +15,8 @@ const model = join(scratch, 'model');
 const outputs = join(scratch, 'outputs');
 const recipe = { method: 'gptq', bits: 3, groupSize: 32 };
 const calibration = { texts: [words(3000)], samples: 6, sequenceLength: 32 };
+
+afterEach(() => vi.restoreAllMocks());
 
 beforeAll(async () => {
   mkdirSync(outputs);
@@ -57,6 +61,31 @@ test('an abort in every phase rejects with its reason, leaves no output and says
     }
   expect(addon().nativeMemory()).toBe(memory);
   expect(await refusal({ signal: AbortSignal.abort('before') })).toBe('before');
+});
+
+test('what cannot be closed or removed does not hide why a job ends, and all else is closed', async () => {
+  const memory = await memoryAtRest();
+  const { close } = ActivationGenerations.prototype;
+  const closed = vi.spyOn(ActivationGenerations.prototype, 'close').mockImplementation(async function (
+    this: ActivationGenerations,
+  ) {
+    await close.call(this);
+    throw new Error('not closed');
+  });
+  const { leave } = OutputDirectory.prototype;
+  const left = vi.spyOn(OutputDirectory.prototype, 'leave').mockImplementation(async function (this: OutputDirectory) {
+    await leave.call(this);
+    throw new Error('not removed');
+  });
+  const controller = new AbortController();
+  const onProgress = ({ phase }: Progress) => {
+    if (phase === 'collect') controller.abort('enough');
+  };
+  const job = { signal: controller.signal, onProgress, calibration: { ...calibration, heldOut: 2 } };
+  expect(await refusal(job)).toBe('enough');
+  expect(closed).toHaveBeenCalledTimes(2);
+  expect(left).toHaveBeenCalledTimes(1);
+  expect(await memoryAtRest()).toBe(memory);
 });
 
 test('every phase is reported, in order', async () => {
