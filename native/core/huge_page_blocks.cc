@@ -3,9 +3,11 @@
 #include <sys/mman.h>
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <new>
 
 namespace lutra {
 
@@ -17,9 +19,10 @@ struct Pages {
   int empty = 0;
 };
 
-// Never destroyed: buffers may end after the statics do.
+// Never destroyed: buffers may end after the statics do. In static memory, of which there is enough.
 Pages& pages() {
-  static Pages& all = *new Pages;
+  alignas(Pages) static std::byte memory[sizeof(Pages)];
+  static Pages& all = *new (memory) Pages;
   return all;
 }
 
@@ -48,7 +51,7 @@ uintptr_t map_page() {
 
 }  // namespace
 
-void* HugePageBlocks::allocate(size_t bytes) {
+void* HugePageBlocks::allocate(size_t bytes) noexcept {
   Pages& all = pages();
   const std::lock_guard lock(all.mutex);
   const int count = units(bytes);
@@ -57,7 +60,12 @@ void* HugePageBlocks::allocate(size_t bytes) {
   if (at == all.used.end()) {
     const uintptr_t page = map_page();
     if (!page) return nullptr;
-    at = all.used.emplace(page, 0).first;
+    try {
+      at = all.used.emplace(page, 0).first;
+    } catch (const std::bad_alloc&) {
+      munmap(reinterpret_cast<void*>(page), kPage);
+      return nullptr;
+    }
     ++all.empty;
   }
   const int first = find(at->second, count);

@@ -14,7 +14,7 @@ class HugePageBlocks {
   static constexpr size_t kUnit = kPage / 64;  // blocks are multiples of it, inside
 
   // A block of 1 to kPage bytes; null when memory is out. What it holds is not defined.
-  static void* allocate(size_t bytes);
+  static void* allocate(size_t bytes) noexcept;
   // `bytes` as it was allocated with. A page without blocks goes back to the system, but for one.
   static void release(void* block, size_t bytes);
 };
