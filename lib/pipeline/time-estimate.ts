@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HessianCollector } from '../calibration/index.js';
+import { LutraError } from '../errors.js';
 import { hashFile } from '../formats/index.js';
 import type { BlockGraph, LinearNode } from '../models/index.js';
 import type { Weight } from '../ops/index.js';
@@ -10,6 +11,7 @@ import type { Tensor } from '../tensor/index.js';
 import { ActivationStore } from './activation-store.js';
 import { BlockRunner } from './block-runner.js';
 import { loadBlock } from './block-work.js';
+import { withClosing } from './closing.js';
 import { fisherWindows } from './fisher.js';
 import type { QuantizationJob } from './job.js';
 import type { JobContext } from './layer-writer.js';
@@ -35,6 +37,7 @@ const hashedBytes = 2 ** 27;
  * layers are solved, the cheapest first, as long as there is time. The rest is in proportion to what was measured.
  *
  * @returns null where not even the cheapest layer was solved in time
+ * @throws `LUTRA_E_NON_FINITE` where more windows overflow than the job may leave out
  */
 export async function measureTime(prepared: PreparedJob, job: QuantizationJob): Promise<TimeEstimate | null> {
   const deadline = AbortSignal.timeout(1000 * most);
@@ -53,6 +56,14 @@ interface SolvedTime {
   node: LinearNode;
   seconds: number;
 }
+
+/** Seconds of a window with its Hessians, and without. */
+interface WindowTimes {
+  collect: number;
+  plain: number;
+}
+
+type Passed = [block: BlockGraph, weights: ReadonlyMap<string, Weight>, collector: HessianCollector];
 
 class TimeProbe {
   readonly #begin = performance.now();
@@ -101,38 +112,68 @@ class TimeProbe {
     weights: ReadonlyMap<string, Weight>,
     collector: HessianCollector,
   ): Promise<number> {
-    const { model, calibration, recipe } = this.prepared;
+    const { calibration, recipe } = this.prepared;
     const { windows, heldOut, sequenceLength } = calibration!;
     const tokens = Math.min(probeTokens, sequenceLength);
-    const directory = await mkdtemp(join(tmpdir(), 'lutra-plan-'));
-    const store = await ActivationStore.create(join(directory, 'activations.scratch'), this.context.signal);
-    const { strict, threads, signal } = this.context;
-    const screen = new WindowScreen(1, { budget: 0, strict, what: 'calibration window', threads, signal });
-    const runner = new BlockRunner(model.graph.config, tokens, 1, store, screen, this.context);
-    try {
-      using table = await model.load(model.graph.embedding, this.context);
-      await runner.embed(table, [windows[0]!.slice(0, tokens)], () => {});
-      const collect = await secondsOf(() =>
-        runner.run(block, weights, { tap: collector.tap, onWindow: () => collector.ran() }),
-      );
-      const plain = await secondsOf(() => runner.run(block, weights, { onWindow: () => {} }));
-      const inputs = new Set(block.linears.map(({ input }) => input)).size;
-      const collections = needsOf(recipe).includes('hessian') ? (isSequential(recipe) ? inputs : 1) : 0;
-      const looks = heldOut.length ? 1 : 0;
-      const others = 1 + (recipe.finetune.length ? 1 : 0);
-      // Forwards, and forwards and backwards.
-      const derivatives = recipe.allocation ? 4 * fisherWindows(windows.length, sequenceLength) : 0;
-      const seconds =
-        windows.length * ((collections + looks) * collect + others * plain) +
-        derivatives * plain +
-        heldOut.length * (collect + plain);
-      this.#basis.push(`a window of ${tokens} tokens through the first block took ${text(collect)}`);
-      return (seconds * sequenceLength) / tokens;
-    } finally {
-      runner.dispose();
-      await store.dispose();
-      await rm(directory, { recursive: true, force: true });
+    const { collect, plain } = await this.#firstGoodWindow(tokens, block, weights, collector);
+    const inputs = new Set(block.linears.map(({ input }) => input)).size;
+    const collections = needsOf(recipe).includes('hessian') ? (isSequential(recipe) ? inputs : 1) : 0;
+    const looks = heldOut.length ? 1 : 0;
+    const others = 1 + (recipe.finetune.length ? 1 : 0);
+    // Forwards, and forwards and backwards.
+    const derivatives = recipe.allocation ? 4 * fisherWindows(windows.length, sequenceLength) : 0;
+    const seconds =
+      windows.length * ((collections + looks) * collect + others * plain) +
+      derivatives * plain +
+      heldOut.length * (collect + plain);
+    this.#basis.push(`a window of ${tokens} tokens through the first block took ${text(collect)}`);
+    return (seconds * sequenceLength) / tokens;
+  }
+
+  /** Leaves out as many windows that overflow as the job may. @throws `LUTRA_E_NON_FINITE` where the job will, too */
+  async #firstGoodWindow(tokens: number, ...rest: Passed): Promise<WindowTimes> {
+    const { windows, record } = this.prepared.calibration!;
+    const last = Math.min(windows.length - 1, record.maxBadWindows);
+    for (let window = 0; ; window++) {
+      try {
+        return await this.#window(window, tokens, ...rest);
+      } catch (error) {
+        const bad = error instanceof LutraError && error.code === 'LUTRA_E_NON_FINITE';
+        if (!bad || window >= last) throw error;
+      }
     }
+  }
+
+  /** The beginning of one window through the block. */
+  async #window(window: number, tokens: number, ...[block, weights, collector]: Passed): Promise<WindowTimes> {
+    const { model, calibration } = this.prepared;
+    const windows = calibration!.windows.slice(0, window + 1).map((ids) => ids.slice(0, tokens));
+    const { strict, threads, signal } = this.context;
+    // Those before it were left out.
+    const screening = { budget: window, strict, what: 'calibration window', threads, signal };
+    const before = Array.from({ length: window }, (_, bad) => ({ block: block.index, window: bad }));
+    const screen = new WindowScreen(windows.length, screening, before);
+    const directory = await mkdtemp(join(tmpdir(), 'lutra-plan-'));
+    let store: ActivationStore | null = null;
+    let runner: BlockRunner | null = null;
+    const measure = async () => {
+      store = await ActivationStore.create(join(directory, 'activations.scratch'), signal);
+      const passes = new BlockRunner(model.graph.config, tokens, windows.length, store, screen, this.context);
+      runner = passes;
+      using table = await model.load(model.graph.embedding, this.context);
+      await passes.embed(table, windows, () => {});
+      collector.reset();
+      const collect = await secondsOf(() =>
+        passes.run(block, weights, { tap: collector.tap, onWindow: () => collector.ran() }),
+      );
+      return { collect, plain: await secondsOf(() => passes.run(block, weights, { onWindow: () => {} })) };
+    };
+    return await withClosing(
+      measure,
+      () => runner?.dispose(),
+      () => store?.dispose(),
+      () => rm(directory, { recursive: true, force: true }),
+    );
   }
 
   /** Of one block's layers. */

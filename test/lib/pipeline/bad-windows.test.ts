@@ -5,7 +5,13 @@ import { drawWindows, HessianCollector, readCorpus, tokenizeCorpus } from '../..
 import { loadTokenizer } from '../../../lib/inference/index.js';
 import { addon } from '../../../lib/native/index.js';
 import { Program } from '../../../lib/ops/index.js';
-import { type Manifest, type QuantizationJob, quantizeModel, recordedJob } from '../../../lib/pipeline/index.js';
+import {
+  type Manifest,
+  planQuantization,
+  type QuantizationJob,
+  quantizeModel,
+  recordedJob,
+} from '../../../lib/pipeline/index.js';
 import { Tensor } from '../../../lib/tensor/index.js';
 
 import { memoryAtRest } from '../../memory-at-rest.js';
@@ -23,6 +29,7 @@ const text = words(3000)
 const numbers = { samples: 8, sequenceLength: 32, seed: 4 };
 /** Numbers of the windows that hold the word. */
 let bad: number[] = [];
+let tokens: Int32Array;
 
 /** A model whose first MLP overflows where one word stands, and nowhere else: only that word's embedding has channel 0. */
 beforeAll(async () => {
@@ -35,7 +42,7 @@ beforeAll(async () => {
   };
   await writeRandomModel(model, { edit });
   const corpus = await readCorpus({ texts: [text] });
-  const tokens = await tokenizeCorpus(corpus, await loadTokenizer(model));
+  tokens = await tokenizeCorpus(corpus, await loadTokenizer(model));
   const windows = drawWindows(tokens, numbers, 'text');
   bad = [...windows.keys()].filter((window) => windows[window]!.includes(poison));
   expect(bad.length).toBeGreaterThan(1);
@@ -148,6 +155,26 @@ describe('a job fails', () => {
       code: 'LUTRA_E_OPTION',
       where: 'calibration.maxBadWindows',
     });
+  });
+});
+
+test('a measured plan leaves out what the job may, and fails where the job will', async () => {
+  const badFirst = (seed: number) => {
+    const windows = drawWindows(tokens, { ...numbers, seed }, 'text');
+    return windows.findIndex((window) => !window.includes(poison));
+  };
+  const seed = Array.from({ length: 100 }, (_, at) => at).find((at) => badFirst(at) > 0)!;
+  const planned = (maxBadWindows: number) => {
+    const calibration = { texts: [text], ...numbers, seed, maxBadWindows };
+    return planQuantization({ model, out: join(scratch, 'planned'), recipe: gptq, calibration }, { measureTime: true });
+  };
+  const { time } = await planned(badFirst(seed));
+  expect(time!.seconds).toBeGreaterThan(0);
+  expect(time!.basis.join()).toContain('7 of the 7 layers');
+  const last = badFirst(seed) - 1;
+  await expect(planned(last)).rejects.toMatchObject({
+    code: 'LUTRA_E_NON_FINITE',
+    where: `model.layers.0, calibration window ${last}`,
   });
 });
 
