@@ -1,9 +1,9 @@
-import { stat } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { lutraError } from '../errors.js';
-import { replaceFile, requireReplaceable } from '../formats/index.js';
-import { jobPage, readJobReport } from '../report/index.js';
+import { onFile, replaceFile, requireReplaceable } from '../formats/index.js';
+import { jobPage, pageBeginning, readJobReport } from '../report/index.js';
 import { type CommonOptions, checkWritable, type Invocation, runCommand, withCommonOptions } from './command.js';
 
 interface ReportOptions extends CommonOptions {
@@ -38,11 +38,31 @@ async function report(directory: string, options: ReportOptions, { signal }: Inv
       hint: 'Choose another file with --out, or allow to replace it: --overwrite.',
     });
   await requireReplaceable(path);
+  await requirePage(path);
   await checkWritable(path);
   const found = await readJobReport(directory, { model: options.model, signal });
   await replaceFile(path, jobPage(found));
   const { layers } = found.manifest;
   return { page: path, layers: layers.length, warnings: layers.reduce((sum, layer) => sum + layer.warnings.length, 0) };
+}
+
+/** @throws `LUTRA_E_EXISTS` where something else than a page lies at `path` */
+async function requirePage(path: string): Promise<void> {
+  const found = await stat(path).catch(() => null);
+  if (!found?.size) return;
+  const beginning = Buffer.alloc(pageBeginning.length);
+  const file = await onFile(path, () => open(path, 'r'));
+  try {
+    await onFile(path, () => file.read(beginning, 0, beginning.length, 0));
+  } finally {
+    await file.close();
+  }
+  if (beginning.toString('latin1') !== pageBeginning)
+    throw lutraError('LUTRA_E_EXISTS', {
+      message: 'what lies there is no page: it will not be replaced',
+      where: path,
+      hint: 'Choose another file with --out.',
+    });
 }
 
 const render = ({ page, layers, warnings }: Reported): string => `${page}: ${layers} layers, ${warnings} warnings`;

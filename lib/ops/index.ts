@@ -1,4 +1,5 @@
 export { checkPacked, dequantize, type LutGemmOptions, lutGemm, lutGemmAsync, lutGemmErrorBound } from './lut-gemm.js';
+export { checkOptions } from './options.js';
 export { type MultiplyOptions, PreparedActivations, type PrepareOptions, prepareActivations } from './prepared.js';
 export {
   type AttentionOptions,

@@ -15,7 +15,7 @@ import type { JobIdentity } from './job-identity.js';
 import { type Choices, Journal } from './journal.js';
 import { type Manifest, manifestFile, manifestOf } from './manifest.js';
 
-const defaultHint = 'call quantizeModel again with the same job to go on';
+const defaultHint = 'call quantizeModel again with the same job to go on.';
 
 /** One run of a job in the job's directory: takes over what an earlier run has left, and leaves what the next one needs. */
 export class JobRun {

@@ -56,6 +56,17 @@ export interface QuantizationJob {
   expected?: ExpectedInputs | undefined;
 }
 
+/** The keys of a job: others would have no effect. */
+export const jobKeys: Readonly<Record<keyof QuantizationJob, true>> = {
+  ...{ model: true, out: true, recipe: true, calibration: true, expected: true, shardBytes: true },
+  ...{ overwrite: true, resume: true, resumeHint: true, strict: true, threads: true, maxMemoryBytes: true },
+  ...{ signal: true, onProgress: true, onLayer: true },
+};
+export const calibrationKeys: Readonly<Record<keyof CalibrationJob, true>> = {
+  ...{ file: true, texts: true, separator: true, samples: true, sequenceLength: true },
+  ...{ heldOut: true, seed: true, maxBadWindows: true },
+};
+
 /** What a manifest says of the files that its job read. */
 export interface ExpectedInputs {
   /** SHA-256 of every file of the model that counts, by its name. */

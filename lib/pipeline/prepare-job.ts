@@ -10,11 +10,11 @@ import {
   readCheckpoint,
 } from '../formats/index.js';
 import { buildGraph, parseConfig } from '../models/index.js';
-import { checkThreads } from '../ops/index.js';
+import { checkOptions, checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { checkBudget } from './allocate.js';
 import { type CalibrationInputs, readCalibration, windowSizes } from './calibration-inputs.js';
-import type { QuantizationJob } from './job.js';
+import { calibrationKeys, jobKeys, type QuantizationJob } from './job.js';
 import { type InputFile, inputFiles } from './manifest.js';
 import { estimateMemory, type MemoryEstimate } from './memory-estimate.js';
 import { checkMemory } from './memory-limit.js';
@@ -57,6 +57,8 @@ export interface PreparedJob {
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md
  */
 export async function prepareJob(job: QuantizationJob): Promise<PreparedJob> {
+  checkOptions(job, jobKeys, 'quantizeModel');
+  if (job.calibration) checkOptions(job.calibration, calibrationKeys, 'calibration');
   job.signal?.throwIfAborted();
   checkThreads(job.threads ?? 0, 'quantizeModel.threads');
   const recipe = normalizeRecipe(job.recipe);

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { HistogramCollector, type WeightHistograms } from '../comparison/index.js';
-import { type Checkpoint, readCheckpoint } from '../formats/index.js';
+import { lutraError } from '../errors.js';
+import { type Checkpoint, hashFile, readCheckpoint } from '../formats/index.js';
 import { dequantize } from '../ops/index.js';
 import { type Manifest, readManifest, runLogFile } from '../pipeline/index.js';
 import type { QuantizedTensor, Tensor } from '../tensor/index.js';
@@ -34,6 +35,7 @@ export async function readJobReport(
 ): Promise<JobReport> {
   const { model, signal } = options;
   const manifest = await readManifest(directory);
+  if (model !== undefined) await requireOriginal(manifest, model, signal);
   await using checkpoint = await readCheckpoint(directory);
   await using original = model === undefined ? null : await readCheckpoint(model);
   return {
@@ -46,6 +48,26 @@ export async function readJobReport(
     weights: await histogramsOf(checkpoint, original, signal),
     compared: original !== null,
   };
+}
+
+/**
+ * The small files of the model tell it from others; its weights are not hashed for a page.
+ *
+ * @throws `LUTRA_E_INPUT_CHANGED` where the checkpoint was made from another model
+ */
+async function requireOriginal({ inputs }: Manifest, model: string, signal: AbortSignal | undefined): Promise<void> {
+  for (const [name, expected] of Object.entries(inputs)) {
+    if (name.endsWith('.safetensors')) continue;
+    const found = await hashFile(join(model, name), signal);
+    if (found !== expected)
+      throw lutraError('LUTRA_E_INPUT_CHANGED', {
+        message: 'the checkpoint was made from another model',
+        where: join(model, name),
+        found,
+        expected,
+        hint: 'Give the directory that was quantized.',
+      });
+  }
 }
 
 /** The run log differs from run to run and is no part of the checkpoint: it may be gone. */

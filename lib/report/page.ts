@@ -1,10 +1,13 @@
 import { pageStyle } from './style.js';
 import { escaped } from './svg.js';
 
+/** What every page begins with. */
+export const pageBeginning = '<!DOCTYPE html>';
+
 /** A page in one file: no script, no network, light and dark. `parts` are of its body, empty ones are left out. */
 export function pageOf(title: string, parts: readonly string[]): string {
   return [
-    '<!DOCTYPE html>',
+    pageBeginning,
     '<html lang="en">',
     '<head>',
     '<meta charset="utf-8"/>',

@@ -132,6 +132,7 @@ describe('weights in another format', () => {
     ['a zip of PyTorch', 'PK\x03\x04\x00\x00\x08\x08\x00\x00', /pickle.*safe_serialization=True/],
     ['a bare pickle', '\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.', /pickle.*safe_serialization=True/],
     ['GGUF', 'GGUF\x03\x00\x00\x00\x10\x00\x00\x00', /GGUF.*original checkpoint/],
+    ['a pointer of Git LFS', 'version https://git-lfs.github.com/spec/v1\n', /pointer of Git LFS.*git lfs pull/],
   ])('%s are named, with what to do', async (_name, bytes, words) => {
     put('model.safetensors', Buffer.from(bytes, 'latin1'));
     const error = await failureOf(() => openSafetensors(directory));

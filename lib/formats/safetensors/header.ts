@@ -41,7 +41,7 @@ export function headerLength(prefix: Uint8Array, file: string, fileBytes: number
       where: `${file} at byte 0`,
       found: `${length}`,
       expected: `at most ${limits.headerBytes}`,
-      hint: 'If this is a safetensors file that you trust, raise limits.headerBytes.',
+      hint: 'Is it a safetensors file? If it is, and you trust it, raise limits.headerBytes.',
     });
   const end = lengthBytes + Number(length);
   if (end > fileBytes) throw truncated(file, fileBytes, end);
@@ -62,6 +62,11 @@ function otherFormat(prefix: Uint8Array): { name: string; hint: string } | null 
     return {
       name: 'a GGUF file',
       hint: 'lutra does not read GGUF: start from the original checkpoint in safetensors.',
+    };
+  if (letters === 'vers')
+    return {
+      name: 'a pointer of Git LFS to one',
+      hint: 'Fetch what it points to: git lfs pull, in the directory of the model.',
     };
   return null;
 }

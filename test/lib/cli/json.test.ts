@@ -160,6 +160,14 @@ describe('--json', () => {
     const again = await lutra(['report', quantized, '--out', page]);
     expect(again).toMatchObject({ code: 1, stderr: expect.stringContaining('LUTRA_E_EXISTS') });
     await json('report', quantized, '--out', page, '--overwrite');
+    // What is no page stays, and a page about another model is none.
+    const text = join(scratch, 'text.html');
+    writeFileSync(text, 'mine');
+    const other = await lutra(['report', quantized, '--out', text, '--overwrite']);
+    expect(other).toMatchObject({ code: 1, stderr: expect.stringContaining('LUTRA_E_EXISTS') });
+    expect(readFileSync(text, 'utf8')).toBe('mine');
+    const wrong = await lutra(['report', quantized, '--out', page, '--overwrite', '--model', quantized]);
+    expect(wrong).toMatchObject({ code: 1, stderr: expect.stringContaining('LUTRA_E_INPUT_CHANGED') });
     const pipe = join(scratch, 'pipe');
     execFileSync('mkfifo', [pipe]);
     const refused = await lutra(['report', quantized, '--out', pipe, '--overwrite']);

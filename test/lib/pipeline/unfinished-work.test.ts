@@ -346,10 +346,10 @@ describe('what a run says that ends early', () => {
     const own = 'Without `strict` the job goes on and records it.';
     const kept = '1 of 3 blocks are kept:';
     for (const [resumeHint, said] of [
-      [undefined, 'call quantizeModel again with the same job to go on'],
+      [undefined, 'call quantizeModel again with the same job to go on.'],
       ['press the button', 'press the button'],
     ]) {
-      const hint = `${own} ${kept} ${said}.`;
+      const hint = `${own} ${kept} ${said}`;
       const message = expect.stringMatching(new RegExp(`^${error.where}: .*, found deadColumns\\. ${hint}$`));
       await expect(quantizeModel({ ...job, strict: true, resumeHint })).rejects.toMatchObject({
         ...{ ...error, hint, message },
