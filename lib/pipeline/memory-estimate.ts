@@ -93,7 +93,9 @@ function inBlocks(model: TensorSource, recipe: Recipe, sizes: WindowSizes): Mome
   // Blocks differ by nothing but the types that their tensors are stored in.
   for (const block of largestBlocks(model, blocks)) {
     if (recipe.allocation) moments.push(...choosing(model, block, window));
-    moments.push(...ofBlock(block, { model, recipe, sizes, window }));
+    const work = { model, recipe, sizes, window };
+    const held = heldBytes(block, work);
+    moments.push(...collecting(block, work, held), ...tuning(block, work, held), ...solving(block, work, held));
   }
   return moments;
 }
@@ -122,58 +124,88 @@ interface Work {
   window: number;
 }
 
-function ofBlock(block: BlockGraph, { model, recipe, sizes, window }: Work): Moment[] {
+/** What a block's moments have in common, in bytes; `rows` are the statistics of attention. */
+interface BlockBytes {
+  /** Its tensors as they are stored, and with its layers in fp32. */
+  stored: number;
+  whole: number;
+  /** The original weights that stay for the comparison of held-out windows, and the Hessians of these. */
+  kept: number;
+  heldOut: number;
+  /** The Hessians that calibration windows are collected in together. */
+  together: number;
+  rows: number;
+}
+
+function heldBytes(block: BlockGraph, { model, recipe, sizes }: Work): BlockBytes {
   const needs = needsOf(recipe);
-  const { q, v } = rolesOf(block);
   const stored = sum(block.tensors, (name) => tensorBytes(model, name));
-  const whole = 4 * sum(block.linears, weightsOf) + stored - sum(block.linears, ({ name }) => tensorBytes(model, name));
-  const inputs = [...new Map(block.linears.map((node) => [node.input, node.inFeatures]))];
-  const all = sum(inputs, ([, width]) => squareBytes(width));
-  const largest = Math.max(...inputs.map(([, width]) => squareBytes(width)));
-  const collects = needs.includes('hessian');
-  const held = sizes.heldOut ? 2 * all : 0;
-  // The original weights stay for the comparison of held-out windows.
-  const kept = sizes.heldOut ? stored : 0;
-  const gram = gramBytes(Math.max(...inputs.map(([, width]) => width)), sizes.sequenceLength);
-  const rows = needs.includes('attention') ? attentionBytes(model.graph.config) : 0;
-  const together = isSequential(recipe) ? largest : all;
-  const moments: Moment[] = [
+  const squares = [...inputsOf(block).values()].map(squareBytes);
+  const all = sum(squares, (bytes) => bytes);
+  return {
+    stored,
+    whole: 4 * sum(block.linears, weightsOf) + stored - sum(block.linears, ({ name }) => tensorBytes(model, name)),
+    kept: sizes.heldOut ? stored : 0,
+    heldOut: sizes.heldOut ? 2 * all : 0,
+    together: needs.includes('hessian') ? (isSequential(recipe) ? Math.max(...squares) : all) : 0,
+    rows: needs.includes('attention') ? attentionBytes(model.graph.config) : 0,
+  };
+}
+
+function collecting(block: BlockGraph, { sizes, window }: Work, held: BlockBytes): Moment[] {
+  const { stored, whole, kept, heldOut, together, rows } = held;
+  const gram = gramBytes(Math.max(...inputsOf(block).values()), sizes.sequenceLength);
+  return [
     {
       at: `collecting in ${block.prefix}`,
       weights: stored,
-      hessians: (collects ? together : 0) + held + rows,
-      window: window + (collects || held ? gram : 0),
+      hessians: together + heldOut + rows,
+      window: window + (together || heldOut ? gram : 0),
     },
     { at: `feeding the block behind ${block.prefix}`, weights: whole + kept, window },
   ];
-  if (recipe.transforms.length || recipe.finetune.length)
-    moments.push({
+}
+
+function tuning(block: BlockGraph, { recipe, window }: Work, { stored, whole, kept, heldOut }: BlockBytes): Moment[] {
+  if (!recipe.transforms.length && !recipe.finetune.length) return [];
+  return [
+    {
       at: `tuning ${block.prefix}`,
       weights: whole + stored + kept,
-      hessians: held,
+      hessians: heldOut,
       window: recipe.finetune.length ? 4 * window + tunedBytes(block) : 4 * window,
       solver: Math.max(...block.linears.map((node) => 16 * weightsOf(node))),
-    });
-  let weights = stored;
-  let waiting = needs.includes('hessian') ? together : 0;
-  for (const [input, width] of inputs) {
-    const square = needs.includes('hessian') ? squareBytes(width) : 0;
+    },
+  ];
+}
+
+/** Layer after layer, by input: solved ones are there in fp32, and Hessians go when their layers are solved. */
+function solving(block: BlockGraph, { model, recipe, window }: Work, held: BlockBytes): Moment[] {
+  const needs = needsOf(recipe);
+  const { q, v } = rolesOf(block);
+  const moments: Moment[] = [];
+  let { stored: weights, together: waiting } = held;
+  for (const [input, width] of inputsOf(block)) {
     for (const node of block.linears.filter((one) => one.input === input)) {
       const heads = node === v && needs.includes('headHessians') ? headBytes(model.graph.config) : 0;
       moments.push({
         at: `solving ${node.name}`,
-        weights: weights + kept,
-        hessians: waiting + held + (node.input === q.input ? rows : 0) + heads,
+        weights: weights + held.kept,
+        hessians: waiting + held.heldOut + (node.input === q.input ? held.rows : 0) + heads,
         window: heads ? window : 0,
         solver: solverBytes(model, recipe, node),
       });
       weights +=
         4 * weightsOf(node) - tensorBytes(model, node.name) + (recipe.finetune.length ? 2 * weightsOf(node) : 0);
     }
-    if (!isSequential(recipe)) waiting -= square;
+    if (needs.includes('hessian') && !isSequential(recipe)) waiting -= squareBytes(width);
   }
   return moments;
 }
+
+/** What the block's layers read, with its width. */
+const inputsOf = ({ linears }: BlockGraph): Map<string, number> =>
+  new Map(linears.map(({ input, inFeatures }) => [input, inFeatures]));
 
 /** What a solver takes for one matrix, beside the stored one and the Hessian. */
 function solverBytes(model: TensorSource, recipe: Recipe, node: LinearNode): number {
