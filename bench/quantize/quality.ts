@@ -62,7 +62,9 @@ async function compareAll(model: string, { bits, groupSize }: (typeof grids)[num
     onRun: async (comparison) => {
       const last = comparison.runs.at(-1);
       if (!last || finished.includes(last)) return;
-      await writeComparison(out, comparison);
+      // A run that failed before comes again in front of finished ones, which stay.
+      const later = finished.filter((run) => !comparison.runs.includes(run));
+      await writeComparison(out, { ...comparison, runs: [...comparison.runs, ...later] });
       const kl = last.measured?.texts[0]?.kl?.mean.toFixed(4) ?? last.error?.code;
       process.stderr.write(`${model} ${comparison.runs.length}/${comparison.planned} ${titleOf(last)}: ${kl}\n`);
     },

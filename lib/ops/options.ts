@@ -16,7 +16,7 @@ export function checkOptions(options: unknown, known: Keys, where: string): void
     throw lutraError('LUTRA_E_OPTION', {
       message: 'the options are an object',
       where: `${where}.options`,
-      found: typeof options === 'string' ? `'${options}'` : String(options),
+      found: String(options),
     });
   for (const key in options) {
     if (known[key] === true) continue;

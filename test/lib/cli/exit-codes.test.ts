@@ -261,7 +261,8 @@ describe('exit code 130', () => {
       };
       const { code, stdout, stderr } = await lutra([...gptq, '--no-resume', '--json'], { onOutput });
       expect(sent).toBe(true);
-      expect(code, stderr).toBe(130);
+      // The second one may meet a process that has said everything and is about to end.
+      expect(signal === 'SIGHUP' ? [130, null] : [130], stderr).toContain(code);
       expect(failureOf(stdout).error.code).toBe('ABORTED');
       const [said = '', command = ''] = stderr.trimEnd().split('\n').at(-1)!.split(': go on with: ');
       expect(said).toMatch(/^lutra quantize: interrupted\. [1-4] of 4 blocks are kept$/);

@@ -252,7 +252,7 @@ test('keys that a job does not have are refused, since they would have no effect
     [{ overwite: true }, 'quantizeModel', "'overwite'"],
     [{ maxMemory: 1 }, 'quantizeModel', "'maxMemory'"],
     [{ calibration: { ...calibration, sample: 3 } }, 'calibration', "'sample'"],
-    [{ calibration: 'text.txt' }, 'calibration.options', "'text.txt'"],
+    [{ calibration: 'text.txt' }, 'calibration.options', 'text.txt'],
   ] as const)
     expect(await refusal(job as never)).toMatchObject({ code: 'LUTRA_E_OPTION', where, found });
 });
