@@ -110,11 +110,15 @@ const sha256 = 'a'.repeat(64);
 const manifest = {
   lutra: { version: '0.1.0', formatVersion: 1, isa: 'scalar' },
   recipe,
-  calibration: { sha256, separator: null, samples: 8, heldOut: 0, sequenceLength: 48, seed: 0, tokens: 100 },
+  calibration: {
+    ...{ sha256, separator: null, samples: 8, heldOut: 0, sequenceLength: 48 },
+    ...{ seed: 0, maxBadWindows: 0, tokens: 100 },
+  },
   shardBytes: 5e9,
   inputs: { 'config.json': sha256 },
   outputs: { tensors: { 'a.codes': '0123abcd' }, files: { 'model.safetensors': sha256 } },
-  layers: [{ name: 'a' }],
+  layers: [{ name: 'a', warnings: [{ kind: 'fewTokens', message: 'few' }] }],
+  badWindows: [{ block: 1, window: 2 }],
 };
 
 /** Every reader of lutra, by name. */
