@@ -11,8 +11,8 @@ namespace lutra {
 // Returns false on overflow and leaves *out unspecified.
 [[nodiscard]] inline bool checked_mul(int64_t a, int64_t b, int64_t* out) { return !__builtin_mul_overflow(a, b, out); }
 
-// Ceiling division and rounding for non-negative a and positive b.
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Ceiling division, which no a and b overflow, and rounding, for non-negative a and positive b.
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0 ? 1 : 0); }
 constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // A number as a smaller integer or an enumeration. What the type does not hold becomes its largest number, which the
