@@ -2,7 +2,7 @@
  * Quality of the methods on small trained models: every recipe of quality-recipes.ts at 4, 3 and 2 bits, groups of 32 and 64,
  * over three calibration seeds, on stories like those of the calibration and on a text of another kind.
  *
- *     npx tsx bench/quantize/quality.ts <models> <texts> <work> [--only <model>,…] [--threads <n>]
+ *     npx tsx bench/quantize/quality.ts <models> <texts> <work> [--only <model>,…] [--grids W3g64,…] [--threads <n>]
  *     npx tsx bench/quantize/methods-table.ts <work>
  *
  * <models> holds one directory a model, <texts> tinystories-calibration.txt, tinystories-evaluation.txt and
@@ -20,12 +20,14 @@ const separator = '<|endoftext|>';
 const calibration = { samples: 32, sequenceLength: 128, heldOut: 8 };
 const context = 256;
 /** The most telling first. */
-const grids = [32, 64].flatMap((groupSize) => [3, 2, 4].map((bits) => ({ bits, groupSize })));
+const grids = [32, 64].flatMap((groupSize) =>
+  [3, 2, 4].map((bits) => ({ name: `W${bits}g${groupSize}`, bits, groupSize })),
+);
 const seeds = [0, 1, 2];
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,
-  options: { only: { type: 'string' }, threads: { type: 'string', default: '0' } },
+  options: { only: { type: 'string' }, grids: { type: 'string' }, threads: { type: 'string', default: '0' } },
 });
 const [models, texts, work] = positionals;
 if (!models || !texts || !work) throw new Error('usage: tsx bench/quantize/quality.ts <models> <texts> <work>');
@@ -43,8 +45,8 @@ async function finishedRuns(directory: string): Promise<Comparison['runs']> {
   return there ? (JSON.parse(await readFile(path, 'utf8')) as Comparison).runs.filter(({ measured }) => measured) : [];
 }
 
-async function compareAll(model: string, { bits, groupSize }: (typeof grids)[number]): Promise<void> {
-  const out = join(work as string, `W${bits}g${groupSize}`, model);
+async function compareAll(model: string, { name, bits, groupSize }: (typeof grids)[number]): Promise<void> {
+  const out = join(work as string, name, model);
   await mkdir(out, { recursive: true });
   const finished = await finishedRuns(out);
   const scratch = join(out, 'checkpoint.scratch');
@@ -73,4 +75,8 @@ async function compareAll(model: string, { bits, groupSize }: (typeof grids)[num
 
 const directories = (await readdir(models, { withFileTypes: true })).filter((entry) => entry.isDirectory());
 const names = directories.map(({ name }) => name).filter((name) => !only || only.includes(name));
-for (const grid of grids) for (const name of names) await compareAll(name, grid);
+const asked = values.grids?.split(',') ?? grids.map(({ name }) => name);
+for (const grid of asked.map((name) => grids.find((grid) => grid.name === name))) {
+  if (!grid) throw new Error(`--grids takes ${grids.map(({ name }) => name).join(', ')}`);
+  for (const name of names) await compareAll(name, grid);
+}
