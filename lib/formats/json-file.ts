@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { LutraError } from '../errors.js';
 import { defaultLimits, type ReadLimits } from './limits.js';
@@ -22,23 +23,36 @@ export async function readJsonObject(path: string, bytes: number, limits: ReadLi
   return parseJsonObject(await readSmallFile(path, bytes), path, limits);
 }
 
+/** A JSON file of a model. */
+export interface ModelJson<Hash = string> {
+  value: JsonObject;
+  /** SHA-256 of the bytes that `value` was read from, in hexadecimal. */
+  sha256: Hash;
+}
+
 /** The JSON object of a file of a model directory, named plainly. @throws as `readJsonObject`, `LUTRA_E_HEADER` also for a link out of the directory */
 export async function readModelJson(
   directory: string,
   name: string,
   bytes: number,
   limits: ReadLimits = defaultLimits,
-): Promise<JsonObject> {
-  return readJsonObject(await containedFile(directory, name, directory), bytes, limits);
+): Promise<ModelJson> {
+  const path = await containedFile(directory, name, directory);
+  const content = await readSmallFile(path, bytes);
+  return { value: parseJsonObject(content, path, limits), sha256: createHash('sha256').update(content).digest('hex') };
 }
 
-/** As `readModelJson`; an empty object where there is no such file. */
-export async function readOptionalModelJson(directory: string, name: string, bytes: number): Promise<JsonObject> {
+/** As `readModelJson`; an empty object and no hash where there is no such file. */
+export async function readOptionalModelJson(
+  directory: string,
+  name: string,
+  bytes: number,
+): Promise<ModelJson<string | null>> {
   try {
     return await readModelJson(directory, name, bytes);
   } catch (error) {
     if (error instanceof LutraError && error.code === 'LUTRA_E_NOT_FOUND' && error.where === join(directory, name))
-      return {};
+      return { value: {}, sha256: null };
     throw error;
   }
 }

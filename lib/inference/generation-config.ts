@@ -14,7 +14,8 @@ const maxIds = 1024;
  * @throws `LUTRA_E_HEADER` for a file that is not a JSON object, `LUTRA_E_SHAPE` for ids that are no ids, `LUTRA_E_IO`
  */
 export async function generationEosIds(dir: string): Promise<number[]> {
-  return eosIdsOf(await readOptionalModelJson(dir, file, maxBytes), join(dir, file));
+  const { value } = await readOptionalModelJson(dir, file, maxBytes);
+  return eosIdsOf(value, join(dir, file));
 }
 
 /** The ids of a generation_config.json's content. */

@@ -1,5 +1,5 @@
 export type { FinishReason, GeneratedToken, GenerationOptions } from './generation.js';
-export { loadTokenizer } from './load-tokenizer.js';
+export { loadTokenizer, type ReadTokenizer, readTokenizer } from './load-tokenizer.js';
 export { type LoadOptions, loadModel, Model } from './model.js';
 export { type Candidates, Sampler } from './sampler.js';
 export type { SamplingOptions } from './sampling-options.js';

@@ -14,8 +14,8 @@ import { checkOptions, checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { checkBudget } from './allocate.js';
 import { type CalibrationInputs, readCalibration, windowSizes } from './calibration-inputs.js';
+import { type InputFile, inputFiles, type ReadFiles } from './input-files.js';
 import { calibrationKeys, jobKeys, type QuantizationJob } from './job.js';
-import { type InputFile, inputFiles } from './manifest.js';
 import { estimateMemory, type MemoryEstimate } from './memory-estimate.js';
 import { checkMemory } from './memory-limit.js';
 import { checkPlan, entriesOf } from './preflight.js';
@@ -38,6 +38,8 @@ export interface PreparedJob {
   readonly checkpoint: CheckpointPlan;
   /** The files that the output is made from. */
   readonly inputs: readonly InputFile[];
+  /** Those of them whose content was read. */
+  readonly read: ReadFiles;
   /** Bytes of the files that lie beside the output while the job runs. */
   readonly scratchBytes: number;
   /** Where the output will lie: what it needs there with the scratch files, and what is free, null where nobody knows. */
@@ -96,9 +98,8 @@ async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint
   const disk = await checkOutput(checkpoint, job.out, { overwrite: job.overwrite, scratchBytes: scratch });
   const memory = estimateMemory({ model, recipe, sizes }, process.memoryUsage.rss());
   checkMemory(memory, job.maxMemoryBytes);
-  const calibration = text
-    ? await readCalibration(text, await fittingTokenizer(job.model, config), config, job.signal)
-    : null;
+  const read = text ? await fittingTokenizer(job.model, config) : null;
+  const calibration = text && read ? await readCalibration(text, read.tokenizer, config, job.signal) : null;
   if (calibration) requireText(job.expected, calibration.record.sha256, job.calibration?.file ?? 'calibration.texts');
   const notes = calibration ? strangers : [...strangers, ...(await tokenizerNotes(job.model, config))];
   return {
@@ -109,6 +110,7 @@ async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint
     calibration,
     checkpoint,
     inputs,
+    read: { 'config.json': source.configHash, ...read?.files },
     scratchBytes: scratch,
     disk,
     memory,

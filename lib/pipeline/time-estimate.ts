@@ -102,7 +102,7 @@ class TimeProbe {
     const files = [...this.prepared.inputs].sort((a, b) => b.bytes - a.bytes);
     const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
     const bytes = Math.min(hashedBytes, files[0]!.bytes);
-    const seconds = await secondsOf(() => hashFile(files[0]!.path, this.context.signal, () => {}, bytes));
+    const seconds = await secondsOf(() => hashFile(files[0]!.path, { signal: this.context.signal, most: bytes }));
     return bytes ? (seconds * total) / bytes : 0;
   }
 

@@ -1,17 +1,17 @@
 import { join } from 'node:path';
 import { LutraError, lutraError } from '../errors.js';
-import { loadTokenizer } from '../inference/index.js';
+import { type ReadTokenizer, readTokenizer } from '../inference/index.js';
 import type { LlamaConfig } from '../models/index.js';
-import type { Tokenizer } from '../tokenizer/index.js';
 
 /**
  * The tokenizer of a model whose embedding has a row for every id of it.
  *
- * @throws `LUTRA_E_SHAPE` for ids beyond the embedding, and what `loadTokenizer` throws
+ * @throws `LUTRA_E_SHAPE` for ids beyond the embedding, and what `readTokenizer` throws
  */
-export async function fittingTokenizer(directory: string, { vocabularySize }: LlamaConfig): Promise<Tokenizer> {
-  const tokenizer = await loadTokenizer(directory);
-  if (tokenizer.vocabularySize <= vocabularySize) return tokenizer;
+export async function fittingTokenizer(directory: string, { vocabularySize }: LlamaConfig): Promise<ReadTokenizer> {
+  const read = await readTokenizer(directory);
+  const { tokenizer } = read;
+  if (tokenizer.vocabularySize <= vocabularySize) return read;
   throw lutraError('LUTRA_E_SHAPE', {
     message: 'the tokenizer has ids beyond the embedding',
     where: join(directory, 'tokenizer.json'),

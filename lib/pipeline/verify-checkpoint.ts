@@ -73,7 +73,7 @@ async function compareFiles(
   const differences: Difference[] = [];
   for (const [name, expected] of Object.entries(hashes)) {
     try {
-      const found = await hashFile(join(directory, name), signal);
+      const found = await hashFile(join(directory, name), { signal });
       if (found !== expected) differences.push({ what, name, state: 'changed', expected, found });
     } catch (error) {
       const { code, message } = requireTyped(error);

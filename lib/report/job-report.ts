@@ -58,7 +58,7 @@ export async function readJobReport(
 async function requireOriginal({ inputs }: Manifest, model: string, signal: AbortSignal | undefined): Promise<void> {
   for (const [name, expected] of Object.entries(inputs)) {
     if (name.endsWith('.safetensors')) continue;
-    const found = await hashFile(join(model, name), signal);
+    const found = await hashFile(join(model, name), { signal });
     if (found !== expected)
       throw lutraError('LUTRA_E_INPUT_CHANGED', {
         message: 'the checkpoint was made from another model',

@@ -37,6 +37,8 @@ export class Checkpoint {
     readonly directory: string,
     /** config.json as it stands there. */
     readonly config: JsonObject,
+    /** SHA-256 of the bytes that `config` was read from, in hexadecimal. */
+    readonly configHash: string,
     readonly quantization: QuantizationConfig | null,
     readonly tensors: ReadonlyMap<string, CheckpointTensor>,
     /** The stored tensors, of which a quantized matrix has several. */
@@ -185,12 +187,13 @@ export async function readCheckpoint(
       found: directory === '' ? "''" : typeof directory,
     });
   const limits = withDefaults(options.limits);
-  const config = await readModelJson(directory, configFile, limits.configBytes, limits);
+  const { value: config, sha256 } = await readModelJson(directory, configFile, limits.configBytes, limits);
   const where = join(directory, configFile);
   const quantization = parseQuantizationConfig(config.quantization_config, where);
   const reader = await openSafetensors(directory, limits);
   try {
-    return new Checkpoint(directory, config, quantization, logicalTensors(reader, quantization, where), reader);
+    const tensors = logicalTensors(reader, quantization, where);
+    return new Checkpoint(directory, config, sha256, quantization, tensors, reader);
   } catch (error) {
     await reader.close();
     throw error;

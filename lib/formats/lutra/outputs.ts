@@ -17,7 +17,7 @@ export async function outputsOf(
   signal: AbortSignal | undefined,
 ): Promise<Outputs> {
   const hashes: Record<string, string> = {};
-  for (const file of [...files].sort()) hashes[file] = await hashFile(join(directory, file), signal);
+  for (const file of [...files].sort()) hashes[file] = await hashFile(join(directory, file), { signal });
   return {
     tensors: Object.fromEntries([...checksums].map(([name, sum]) => [name, checksumText(sum)])),
     files: hashes,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
-import { hashOpenFile } from '../hash-file.js';
+import { type HashOptions, hashOpenFile } from '../hash-file.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
 import { closeFile, containedFile, type OpenFile, openFile, readFully, requireUnchanged } from '../open-file.js';
 import { quoted } from '../strict-json.js';
@@ -109,8 +109,8 @@ export class SafetensorsReader {
   }
 
   /** SHA-256 of a file as it was opened, whatever lies at its path by now. @throws `LUTRA_E_TRUNCATED`, `LUTRA_E_IO` */
-  hash(file: string, signal: AbortSignal | undefined, onBytes: (bytes: number) => void): Promise<string> {
-    return this.#using({ file }, (open) => hashOpenFile(open, signal, onBytes));
+  hash(file: string, options: HashOptions = {}): Promise<string> {
+    return this.#using({ file }, (open) => hashOpenFile(open, options));
   }
 
   /** Closes the files when running loads have ended. Idempotent. */

@@ -1,8 +1,10 @@
-import { cpSync, existsSync, readdirSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
+import { readCheckpoint } from '../../../lib/formats/index.js';
 import { type Progress, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
-import { filesOf, scratchDirectory, writeRandomModel } from './random-model.js';
+import { hashInputs } from '../../../lib/pipeline/input-files.js';
+import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
 
 const scratch = scratchDirectory();
 const original = join(scratch, 'original');
@@ -23,7 +25,15 @@ function changing(phase: Progress['phase'], file: string | null, change: (model:
     done = true;
     change(model);
   };
-  return { model, recipe: { method: 'rtn', bits: 3, groupSize: 32 }, out: `${model}-out`, onProgress };
+  return { model, recipe: { ...gptq, method: 'rtn' }, out: `${model}-out`, onProgress };
+}
+
+const gptq = { method: 'gptq', bits: 3, groupSize: 32 };
+
+function edit(path: string, from: string, to: string): void {
+  const text = readFileSync(path, 'utf8');
+  expect(text).toContain(from);
+  writeFileSync(path, text.replace(from, to));
 }
 
 test('weights that are replaced while a job runs are hashed and quantized as they were opened', async () => {
@@ -35,6 +45,37 @@ test('weights that are replaced while a job runs are hashed and quantized as the
   );
   await quantizeModel(job);
   expect(filesOf(job.out)).toEqual(filesOf(same.out));
+});
+
+test('a config.json that is replaced while a job runs is the one that was read', async () => {
+  const same = changing('plan', null, () => {});
+  await quantizeModel(same);
+  const job = changing('plan', null, (model) =>
+    edit(join(model, 'config.json'), '"rope_theta":10000', '"rope_theta":20000'),
+  );
+  await quantizeModel(job);
+  expect(filesOf(job.out)).toEqual(filesOf(same.out));
+});
+
+test('a tokenizer that is replaced when the text is tokenized has not the hash of the one that was read', async () => {
+  const tokenizer = (model: string) => join(model, 'tokenizer.json');
+  const job = changing('plan', null, (model) => edit(tokenizer(model), '"w5":5', '"w05":5'));
+  const calibration = { texts: [words(600)], samples: 2, sequenceLength: 16 };
+  const changed = { code: 'LUTRA_E_INPUT_CHANGED', where: tokenizer(job.model) };
+  await expect(quantizeModel({ ...job, recipe: gptq, calibration })).rejects.toMatchObject(changed);
+  expect(existsSync(job.out)).toBe(false);
+});
+
+test.each([['a'.repeat(64)], [null]])('a file that came or went since the files were listed, %s', async (sha256) => {
+  await using source = await readCheckpoint(original);
+  const file = { name: 'tokenizer_config.json', path: join(original, 'tokenizer_config.json'), bytes: 1 };
+  const inputs = sha256 ? [] : [file];
+  await expect(
+    hashInputs(source, { inputs, read: { [file.name]: sha256 } }, undefined, () => {}),
+  ).rejects.toMatchObject({
+    code: 'LUTRA_E_INPUT_CHANGED',
+    where: file.path,
+  });
 });
 
 test.each(['LICENSE', 'model.safetensors'])('%s must not be written to while it is hashed', async (name) => {
