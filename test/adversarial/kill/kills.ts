@@ -96,8 +96,9 @@ const failed = (which: string, { code, stderr }: Run) => new Error(`${which} end
 const attemptsPerKill = 4;
 
 /**
- * Kills so many jobs with SIGKILL, each at a moment of its own, and runs each again. A moment lies behind a random number of
- * layers, and as far behind as is drawn evenly from the time that an unharmed job takes to its next layer, or to its end.
+ * Kills so many jobs with SIGKILL, each at a moment of its own, and runs each again. The stretches before, between and behind
+ * the layers take turns, so that as many kills lie in each; a moment within one is drawn evenly from the time that it takes
+ * an unharmed job.
  */
 export async function* killJobs({ count, seed, samples }: Kills): AsyncGenerator<Kill> {
   const scratch = mkdtempSync(join(tmpdir(), 'lutra-kill-'));
@@ -111,7 +112,7 @@ export async function* killJobs({ count, seed, samples }: Kills): AsyncGenerator
       if (attempts === attemptsPerKill * count) throw new Error(`${killed} of ${attempts} jobs were killed in time`);
       const parent = mkdtempSync(join(scratch, 'job-'));
       const out = join(parent, 'out');
-      const layers = random.below(times.length - 1);
+      const layers = killed % (times.length - 1);
       const milliseconds = random.next() * (times[layers + 1]! - times[layers]!);
       const first = await run(out, samples, { layers, milliseconds });
       if (!first.killed && first.code !== 0) throw failed('a job that was not killed', first);
