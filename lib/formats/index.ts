@@ -1,8 +1,7 @@
 export { bytesText } from './bytes-text.js';
-export { damagedWork, onWork } from './damaged-work.js';
 export { replaceFile, requireReplaceable } from './durable.js';
 export { hashFile } from './hash-file.js';
-export { readJsonObject, readModelJson, readOptionalModelJson } from './json-file.js';
+export { readModelJson, readOptionalModelJson, readOwnJson } from './json-file.js';
 export { defaultLimits, type ReadLimits } from './limits.js';
 export {
   bytesOf,
@@ -25,7 +24,7 @@ export {
   type StoredSizes,
   storedSizes,
 } from './lutra/index.js';
-export { closeFile, containedFile, readSmallFile, readToEnd } from './open-file.js';
+export { closeFile, containedFile, readToEnd } from './open-file.js';
 export {
   crc32c,
   defaultShardBytes,

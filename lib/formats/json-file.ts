@@ -14,13 +14,16 @@ export function parseJsonObject(bytes: Uint8Array, path: string, limits: ReadLim
   throw json.fail('the file is not an object');
 }
 
+/** Bytes of a file that lutra writes about a checkpoint or a job: some hundred for each layer and tensor. */
+const largestOwn = 2 ** 28;
+
 /**
- * The JSON object that a file of at most `bytes` bytes holds.
+ * The JSON object in a file of lutra's own, such as a manifest or a journal.
  *
  * @throws `LUTRA_E_HEADER` for anything else, `LUTRA_E_TRUNCATED` where it shrinks meanwhile, `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`
  */
-export async function readJsonObject(path: string, bytes: number, limits: ReadLimits): Promise<JsonObject> {
-  return parseJsonObject(await readSmallFile(path, bytes), path, limits);
+export async function readOwnJson(path: string): Promise<JsonObject> {
+  return parseJsonObject(await readSmallFile(path, largestOwn), path, defaultLimits);
 }
 
 /** A JSON file of a model. */
@@ -30,7 +33,7 @@ export interface ModelJson<Hash = string> {
   sha256: Hash;
 }
 
-/** The JSON object of a file of a model directory, named plainly. @throws as `readJsonObject`, `LUTRA_E_HEADER` also for a link out of the directory */
+/** The JSON object of a file of a model directory, named plainly. @throws as `readOwnJson`, `LUTRA_E_HEADER` also for a link out of the directory */
 export async function readModelJson(
   directory: string,
   name: string,

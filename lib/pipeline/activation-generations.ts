@@ -1,8 +1,9 @@
 import { join } from 'node:path';
-import { crc32c, damagedWork } from '../formats/index.js';
+import { crc32c } from '../formats/index.js';
 import { Tensor } from '../tensor/index.js';
 import { ActivationStore, type Activations } from './activation-store.js';
 import { closeAll, closingOnFailure } from './closing.js';
+import { damagedWork } from './damaged-work.js';
 
 /** What tells whether activations are those that were written: CRC-32C of every window. */
 export type Checksums = readonly number[];

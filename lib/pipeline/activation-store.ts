@@ -1,8 +1,9 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { closeFile, damagedWork, onFile, onWork } from '../formats/index.js';
+import { closeFile, onFile } from '../formats/index.js';
 import { addon, cancellable, taskIds } from '../native/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { closeAll, closingOnFailure } from './closing.js';
+import { damagedWork, onWork } from './damaged-work.js';
 
 /** Activations by window, f32 [sequenceLength, hiddenSize] each. */
 export interface Activations {

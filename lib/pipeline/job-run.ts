@@ -3,17 +3,18 @@ import { LutraError } from '../errors.js';
 import {
   type CheckpointPlan,
   CheckpointWriter,
-  damagedWork,
   OutputDirectory,
-  onWork,
-  readToEnd,
+  type Outputs,
+  readOwnJson,
+  requireRoom,
   storedSizes,
 } from '../formats/index.js';
 import { closeAll } from './closing.js';
+import { damagedWork, onWork } from './damaged-work.js';
 import type { QuantizationJob } from './job.js';
 import type { JobIdentity } from './job-identity.js';
 import { type Choices, Journal } from './journal.js';
-import { type Manifest, manifestFile, manifestOf } from './manifest.js';
+import { manifestFile, manifestOf } from './manifest.js';
 
 const defaultHint = 'call quantizeModel again with the same job to go on.';
 
@@ -56,22 +57,26 @@ export class JobRun {
 
   /** The checkpoint that grows: new, or with the tensors of the journal's blocks. */
   async open(plan: CheckpointPlan, journal: Journal): Promise<CheckpointWriter> {
-    const { output, job } = this;
-    this.#writer = journal.kept
-      ? await CheckpointWriter.resume(plan, output, journal.tensors, job)
-      : await CheckpointWriter.begin(plan, output);
+    this.#writer = journal.kept ? await this.#resume(plan, journal) : await CheckpointWriter.begin(plan, this.output);
     // Allocating takes as long as some blocks.
     if (!journal.kept && journal.choices.recipe.allocation) await journal.keep();
     return this.#writer;
+  }
+
+  async #resume(plan: CheckpointPlan, { tensors }: Journal): Promise<CheckpointWriter> {
+    const { output, job } = this;
+    await requireRoom(plan, output);
+    const message = 'the checkpoint of the unfinished job is not as it was left';
+    return onWork(output.checkpoint, message, () => CheckpointWriter.resume(plan, output, tensors, job));
   }
 
   /** Ends the work of a run that was killed when its output had its name already. @throws `LUTRA_E_RESUME_DAMAGED` where it is another */
   async finishPublished(journal: Journal, identity: JobIdentity) {
     const { results } = journal;
     const path = join(this.output.path, manifestFile);
-    const found = manifestIn(await onWork(path, 'the output has no manifest', () => readToEnd(path)));
-    const expected = found && manifestOf(identity, results, found.outputs);
-    if (!found || JSON.stringify(found) !== JSON.stringify(expected))
+    const found = await onWork(path, 'the output has no manifest', () => readOwnJson(path));
+    const expected = manifestOf(identity, results, found.outputs as unknown as Outputs);
+    if (JSON.stringify(found) !== JSON.stringify(expected))
       throw damagedWork(path, 'the output is not the one that the journal tells of');
     const sizes = await storedSizes(this.output.path);
     await this.output.clean();
@@ -91,15 +96,6 @@ export class JobRun {
     if (untouched) return error;
     const { resumeHint = defaultHint } = this.job;
     return error.withHint(`${journal.blocks.length} of ${this.blocks} blocks are kept: ${resumeHint}`);
-  }
-}
-
-/** Null where it is none. */
-function manifestIn(bytes: Buffer): Manifest | null {
-  try {
-    return JSON.parse(`${bytes}`) as Manifest;
-  } catch {
-    return null;
   }
 }
 

@@ -1,7 +1,8 @@
 import { z } from 'zod';
-import { crc32c, damagedWork, type OutputDirectory, onWork, readSmallFile, replaceFile } from '../formats/index.js';
+import { crc32c, type JsonObject, type OutputDirectory, readOwnJson, replaceFile } from '../formats/index.js';
 import type { Recipe, ScaleDtype } from '../quantization/index.js';
 import type { Checksums } from './activation-generations.js';
+import { damagedWork, onWork } from './damaged-work.js';
 import type { JobResults } from './job.js';
 import { type JobIdentity, requireSameJob } from './job-identity.js';
 import { provenance } from './manifest.js';
@@ -55,8 +56,6 @@ const fileSchema = z.strictObject({
   journal: z.looseObject({ identity: z.looseObject({ lutra: z.looseObject({}) }) }),
 });
 
-const largestJournal = 2 ** 28;
-
 /**
  * How far a job is: one file, replaced as a whole when a block is finished and everything that the file speaks of is on the
  * disk. A run that ends, however it ends, loses what is not in it.
@@ -83,13 +82,8 @@ export class Journal {
   static async read(output: OutputDirectory): Promise<Journal | null> {
     if (output.leftover === 'none') return null;
     const path = output.journal;
-    const file = await readJson(path);
-    if (!fileSchema.safeParse(file).success) throw damagedWork(path, 'the journal of the unfinished job is none');
-    const { crc32c: expected, journal } = file as { crc32c: number; journal: Content };
-    if ((await checksumOf(journal)) !== expected) throw damagedWork(path, 'the journal is not as it was written');
-    requireSameJob(journal.identity, { lutra: provenance() }, path);
-    if (!contentSchema.safeParse(journal).success) throw damagedWork(path, 'the journal of the unfinished job is none');
-    return new Journal(path, journal, true);
+    const file = await onWork(path, 'the journal of the unfinished job cannot be read', () => readOwnJson(path));
+    return new Journal(path, await contentOf(file, path), true);
   }
 
   /** @throws `LUTRA_E_RESUME_MISMATCH` where the journal is of another job */
@@ -142,14 +136,21 @@ export class Journal {
   }
 }
 
-const checksumOf = (content: object): Promise<number> => crc32c(new TextEncoder().encode(JSON.stringify(content)));
-
-async function readJson(path: string): Promise<unknown> {
-  const message = 'the journal of the unfinished job cannot be read';
-  const bytes = await onWork(path, message, () => readSmallFile(path, largestJournal));
-  try {
-    return JSON.parse(Buffer.from(bytes).toString());
-  } catch (cause) {
-    throw damagedWork(path, message, cause);
-  }
+/**
+ * The content of a journal's file.
+ *
+ * @throws `LUTRA_E_RESUME_DAMAGED` where it is not as it was written, `LUTRA_E_RESUME_MISMATCH` where another lutra or instruction set
+ *   wrote it
+ */
+export async function contentOf(file: JsonObject, path: string): Promise<Content> {
+  if (!fileSchema.safeParse(file).success) throw damagedWork(path, 'the journal of the unfinished job is none');
+  const { crc32c: expected, journal } = file as unknown as { crc32c: number; journal: Content };
+  if ((await checksumOf(journal)) !== expected) throw damagedWork(path, 'the journal is not as it was written');
+  requireSameJob(journal.identity, { lutra: provenance() }, path);
+  if (!contentSchema.safeParse(journal).success) throw damagedWork(path, 'the journal of the unfinished job is none');
+  return journal;
 }
+
+/** What seals a journal. */
+export const checksumOf = (content: object): Promise<number> =>
+  crc32c(new TextEncoder().encode(JSON.stringify(content)));

@@ -1,11 +1,8 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type LutraError, lutraError } from '../errors.js';
-import { defaultLimits, readJsonObject } from '../formats/index.js';
+import { readOwnJson } from '../formats/index.js';
 import { type Manifest, manifestFile } from './manifest.js';
-
-/** A manifest has some hundred bytes a layer and a tensor. */
-const maxBytes = 2 ** 28;
 
 /** A file of the directory itself: what a manifest names is opened. */
 const plainName = z.string().regex(/^(?!\.{1,2}$)[^/\\\0]+$/);
@@ -47,7 +44,7 @@ const schema = z.looseObject({
  */
 export async function readManifest(directory: string): Promise<Manifest> {
   const path = join(directory, manifestFile);
-  const found = await readJsonObject(path, maxBytes, defaultLimits).catch((error: unknown) => {
+  const found = await readOwnJson(path).catch((error: unknown) => {
     throw (error as Partial<LutraError>).code === 'LUTRA_E_NOT_FOUND' ? noManifest(path, error) : error;
   });
   return checkManifest(found, path);

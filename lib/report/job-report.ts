@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { HistogramCollector, type WeightHistograms } from '../comparison/index.js';
 import { lutraError } from '../errors.js';
-import { type Checkpoint, hashFile, readCheckpoint } from '../formats/index.js';
+import { type Checkpoint, hashFile, readCheckpoint, readOwnJson } from '../formats/index.js';
 import { dequantize } from '../ops/index.js';
 import { type Manifest, readManifest, runLogFile } from '../pipeline/index.js';
 import type { QuantizedTensor, Tensor } from '../tensor/index.js';
@@ -74,7 +73,7 @@ async function requireOriginal({ inputs }: Manifest, model: string, signal: Abor
 async function readRunLog(directory: string): Promise<JobReport['runLog']> {
   const number = (value: unknown) => (typeof value === 'number' && Number.isFinite(value) ? value : null);
   try {
-    const log = JSON.parse(await readFile(join(directory, runLogFile), 'utf8')) as Record<string, unknown>;
+    const log = await readOwnJson(join(directory, runLogFile));
     return { seconds: number(log.seconds), peakRssBytes: number(log.peakRssBytes) };
   } catch {
     return { seconds: null, peakRssBytes: null };

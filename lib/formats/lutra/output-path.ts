@@ -1,7 +1,8 @@
 import { lstat, readdir, realpath, stat, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LutraError, lutraError } from '../../errors.js';
-import { readSmallFile } from '../open-file.js';
+import { readOwnJson } from '../json-file.js';
+import type { JsonObject } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 
 /** Compares by device and inode: the same directory has many paths. @throws `LUTRA_E_SAME_PATH` where `out` is the source or holds it */
@@ -46,11 +47,8 @@ export async function requireReplaceable(out: string, overwrite: boolean): Promi
 
 async function isLutraCheckpoint(directory: string): Promise<boolean> {
   try {
-    const text = Buffer.from(await readSmallFile(join(directory, 'config.json'), 2 ** 27)).toString();
-    return (
-      (JSON.parse(text) as { quantization_config?: { quant_method?: unknown } }).quantization_config?.quant_method ===
-      'lutra'
-    );
+    const { quantization_config: quantization } = await readOwnJson(join(directory, 'config.json'));
+    return (quantization as JsonObject | undefined)?.quant_method === 'lutra';
   } catch {
     return false;
   }

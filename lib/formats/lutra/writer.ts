@@ -92,7 +92,7 @@ export class CheckpointWriter {
    * Goes on with files that an earlier run of the same plan has left, and removes what is not of the plan.
    *
    * @param written checksums of the tensors that are whole
-   * @throws `LUTRA_E_RESUME_DAMAGED` where a file is not as that run has left it; `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
+   * @throws what `SafetensorsWriter.resume` throws where a file is not as that run has left it; `LUTRA_E_IO`
    */
   static async resume(
     plan: CheckpointPlan,
@@ -105,7 +105,6 @@ export class CheckpointWriter {
     for (const name of await onFile(checkpoint, () => readdir(checkpoint)))
       if (!planned.has(name))
         await onFile(join(checkpoint, name), () => rm(join(checkpoint, name), { recursive: true }));
-    await requireRoom(plan, output);
     const weights = await SafetensorsWriter.resume(checkpoint, plan.safetensors, written, options);
     return new CheckpointWriter(plan, output, weights);
   }

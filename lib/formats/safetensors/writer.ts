@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
-import { damagedWork, onWork } from '../damaged-work.js';
 import { closeFile, readFully, writeFully } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
@@ -62,7 +61,8 @@ export class SafetensorsWriter {
    * Goes on with the plan's files as an earlier writer left them.
    *
    * @param written checksums of the tensors that are whole: those are read again, and must be what was written
-   * @throws `LUTRA_E_RESUME_DAMAGED` where a file, its header or one of those tensors is not what was written; `LUTRA_E_IO`
+   * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_TRUNCATED`, `LUTRA_E_HEADER`, `LUTRA_E_INPUT_CHANGED` where a file, its header or one of
+   *   those tensors is not what was written; `LUTRA_E_IO`
    */
   static async resume(
     directory: string,
@@ -75,7 +75,7 @@ export class SafetensorsWriter {
     try {
       for (const { name, header } of plan.files) {
         const path = join(directory, name);
-        const handle = await onWork(path, 'a file of the unfinished job is missing', () => open(path, 'r+'));
+        const handle = await onFile(path, () => open(path, 'r+'));
         handles.set(name, handle);
         await requireHeader(handle, header, path);
       }
@@ -196,24 +196,27 @@ export class SafetensorsWriter {
     for (let at = entry.begin; at < entry.end; at += piece.length) {
       signal?.throwIfAborted();
       const part = piece.subarray(0, Math.min(piece.length, entry.end - at));
-      await readAgain({ path, handle }, part, at);
+      await readFully({ path, handle }, part, at);
       found = await crc32c(part, found, { signal });
     }
     if (found !== expected)
-      throw damagedWork(`${path}, tensor ${quoted(name)}`, 'the bytes are not those that were written');
+      throw lutraError('LUTRA_E_INPUT_CHANGED', {
+        message: 'the bytes are not those that were written',
+        where: `${path}, tensor ${quoted(name)}`,
+        found: `CRC-32C ${found}`,
+        expected: `${expected}`,
+      });
     this.#written(name, found);
   }
 }
 
 const readBytes = 2 ** 20;
 
-const readAgain = (file: { path: string; handle: FileHandle }, target: Uint8Array, at: number): Promise<void> =>
-  onWork(file.path, 'the file ends too early', () => readFully(file, target, at));
-
 async function requireHeader(handle: FileHandle, header: Uint8Array, path: string): Promise<void> {
   const found = new Uint8Array(header.length);
-  await readAgain({ path, handle }, found, 0);
-  if (Buffer.compare(found, header) !== 0) throw damagedWork(path, 'the header is not the one that was written');
+  await readFully({ path, handle }, found, 0);
+  if (Buffer.compare(found, header) !== 0)
+    throw lutraError('LUTRA_E_HEADER', { message: 'the header is not the planned one', where: path });
 }
 
 function requireDtype(entry: TensorEntry, found: string): void {
