@@ -46,6 +46,8 @@ export interface LutraErrorDetails {
   where?: string | undefined;
   found?: string | number | undefined;
   expected?: string | number | undefined;
+  /** What is wrong one by one, where it is several things: each has a line of its own. */
+  items?: readonly string[] | undefined;
   /** What to do about it. */
   hint?: string | undefined;
   cause?: unknown;
@@ -58,6 +60,7 @@ export class LutraError extends Error {
   readonly where: string | undefined;
   readonly found: string | number | undefined;
   readonly expected: string | number | undefined;
+  readonly items: readonly string[] | undefined;
   readonly hint: string | undefined;
 
   constructor(code: LutraErrorCode, details: LutraErrorDetails) {
@@ -68,6 +71,7 @@ export class LutraError extends Error {
     this.where = details.where;
     this.found = details.found;
     this.expected = details.expected;
+    this.items = details.items;
     this.hint = details.hint;
   }
 
@@ -143,10 +147,17 @@ export function isLutraErrorCode(code: unknown): code is LutraErrorCode {
   return typeof code === 'string' && Object.hasOwn(families, code);
 }
 
+/** On one line, but for `items`: what comes from files and other libraries is not trusted to be. */
 function sentence(details: LutraErrorDetails): string {
   let text = details.where ? `${details.where}: ${details.message}` : details.message;
   if (details.found !== undefined) text += `, found ${details.found}`;
   if (details.expected !== undefined) text += `, expected ${details.expected}`;
+  if (details.items?.length) {
+    const list = details.items.map((item) => `\n  ${onOneLine(item)}`).join(';');
+    return `${onOneLine(text)}:${list}.${details.hint ? `\n${onOneLine(details.hint)}` : ''}`;
+  }
   if (details.hint) text += `. ${details.hint}`;
-  return text;
+  return onOneLine(text);
 }
+
+const onOneLine = (text: string): string => text.replace(/\s*[\r\n]\s*/g, ' ');

@@ -70,6 +70,7 @@ export {
   type Repetition,
   recordedJob,
   type TimeEstimate,
+  type UnfinishedWork,
   type Verification,
   type VerifyOptions,
   verifyCheckpoint,

@@ -161,8 +161,9 @@ async function raised(code: LutraErrorCode): Promise<LutraError> {
 /** Heads and bodies of the page's sections. */
 const sections = page.split(/^### /m).slice(1);
 const sectionOf = (code: string) => sections.find((section) => section.startsWith(`${code}\n`)) ?? '';
-/** The example line, in which … stands for what differs from machine to machine. */
-const exampleOf = (code: string) => /^ {4}(\S.*)$/m.exec(sectionOf(code))?.[1] ?? 'no example';
+/** The example's lines, in which … stands for what differs from machine to machine. */
+const exampleOf = (code: string) =>
+  /^ {4}(\S.*(?:\n {4}.+)*)$/m.exec(sectionOf(code))?.[1]?.replaceAll('\n    ', '\n') ?? 'no example';
 
 test('docs/errors.md lists every code once, and no other', () => {
   const listed = sections.map((section) => section.split('\n')[0]);

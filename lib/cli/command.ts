@@ -99,8 +99,9 @@ export async function fail(name: string, options: CommonOptions, error: unknown)
   if (options.verbose && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
 }
 
-/** On one line, and without the "error: " that commander puts in front of its messages. */
+/** Without the "error: " that commander puts in front of its messages; only the typed errors know what is worth several lines. */
 function messageOf(error: unknown): string {
+  if (error instanceof LutraError) return error.message;
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof CommanderError && error.code === 'commander.help') return 'no command is given';
   return text.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ');

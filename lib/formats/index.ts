@@ -13,6 +13,7 @@ export {
   checkOutput,
   checksumText,
   formatVersion,
+  type Leftover,
   OutputDirectory,
   type Outputs,
   planCheckpoint,

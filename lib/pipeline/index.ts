@@ -18,4 +18,5 @@ export { quantizeModel } from './quantize-model.js';
 export { readManifest } from './read-manifest.js';
 export { type Repetition, recordedJob } from './recorded-job.js';
 export type { TimeEstimate } from './time-estimate.js';
+export type { UnfinishedWork } from './unfinished-work.js';
 export { type Difference, type Verification, type VerifyOptions, verifyCheckpoint } from './verify-checkpoint.js';

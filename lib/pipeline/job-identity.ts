@@ -24,12 +24,10 @@ export function requireSameJob(found: JobIdentity, expected: Partial<JobIdentity
     differences(found[part as keyof JobIdentity], value, part),
   );
   if (differing.length === 0) return;
-  const names = differing.map(({ path }) => path).join(', ');
   throw lutraError('LUTRA_E_RESUME_MISMATCH', {
-    message: `an unfinished job is here, with another ${names}`,
+    message: 'the unfinished work here is of another job',
     where,
-    found: differing.map((one) => one.found).join(', '),
-    expected: differing.map((one) => one.expected).join(', '),
+    items: differing.map((one) => `${one.path}: unfinished work has ${one.found}, this job has ${one.expected}`),
     hint: 'Run that job again, choose another output directory, or remove its work: `resume: false`, or --no-resume on the command line.',
   });
 }
@@ -43,14 +41,22 @@ interface Difference {
 /** Where two values of JSON differ, by the paths of the smallest parts. */
 function differences(found: unknown, expected: unknown, path: string): Difference[] {
   if (isRecord(found) && isRecord(expected)) {
+    // Of another method, the options have nothing to be compared with.
+    if (found.method !== expected.method) return differences(found.method, expected.method, `${path}.method`);
     const keys = new Set([...Object.keys(found), ...Object.keys(expected)]);
     return [...keys].flatMap((key) => differences(found[key], expected[key], `${path}.${key}`));
   }
-  const [a, b] = [textOf(found), textOf(expected)];
-  return a === b ? [] : [{ path, found: a, expected: b }];
+  if (JSON.stringify(found) === JSON.stringify(expected)) return [];
+  return [{ path, found: textOf(found), expected: textOf(expected) }];
 }
 
-const textOf = (value: unknown): string => JSON.stringify(value) ?? 'nothing';
+/** A value as a line may show it: hashes are told apart by their beginning. */
+function textOf(value: unknown): string {
+  if (value === undefined || value === null) return 'none';
+  if (typeof value === 'string' && /^[0-9a-f]{64}$/.test(value)) return `${value.slice(0, 16)}…`;
+  const text = JSON.stringify(value);
+  return text.length > 120 ? `${text.slice(0, 117)}...` : text;
+}
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -1,5 +1,12 @@
 import { z } from 'zod';
-import { crc32c, type JsonObject, type OutputDirectory, readOwnJson, replaceFile } from '../formats/index.js';
+import {
+  crc32c,
+  type JsonObject,
+  type Leftover,
+  type OutputDirectory,
+  readOwnJson,
+  replaceFile,
+} from '../formats/index.js';
 import type { Recipe, ScaleDtype } from '../quantization/index.js';
 import type { Checksums } from './activation-generations.js';
 import { damagedWork, onWork } from './damaged-work.js';
@@ -79,9 +86,8 @@ export class Journal {
    * @throws `LUTRA_E_RESUME_DAMAGED` where it is not as that run wrote it, `LUTRA_E_RESUME_MISMATCH` where another lutra or
    *   instruction set wrote it, `LUTRA_E_IO`
    */
-  static async read(output: OutputDirectory): Promise<Journal | null> {
-    if (output.leftover === 'none') return null;
-    const path = output.journal;
+  static async read({ leftover, journal: path }: Leftover): Promise<Journal | null> {
+    if (leftover === 'none') return null;
     const file = await onWork(path, 'the journal of the unfinished job cannot be read', () => readOwnJson(path));
     return new Journal(path, await contentOf(file, path), true);
   }

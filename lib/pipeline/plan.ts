@@ -5,6 +5,7 @@ import type { QuantizationJob } from './job.js';
 import type { MemoryEstimate } from './memory-estimate.js';
 import { type PreparedJob, prepareJob } from './prepare-job.js';
 import { measureTime, type TimeEstimate } from './time-estimate.js';
+import type { UnfinishedWork } from './unfinished-work.js';
 
 /** What a job is going to do, known from headers before any work. Sizes are in bytes. */
 export interface QuantizationPlan {
@@ -32,6 +33,8 @@ export interface QuantizationPlan {
     freeBytes: number | null;
   };
   memory: MemoryEstimate & { limitBytes: number | null };
+  /** What an earlier run has left of this job; null where it has left nothing. */
+  unfinished: UnfinishedWork | null;
   /** Null where it was not asked for, or nothing could be measured in the time that is given to it. */
   time: TimeEstimate | null;
   /** What a person should know, and no reason to refuse. */
@@ -61,7 +64,7 @@ export interface PlannedLayer {
 
 /**
  * Plans a job without running it: everything that `quantizeModel` checks before it reads weights is checked, and nothing is
- * written.
+ * written. Work of an earlier run that it would go on with is told, work of another job refused.
  *
  * @param options.measureTime runs a part of one block, for some seconds, to tell how long the job will take.
  * @throws what `quantizeModel` throws before its work, see docs/errors.md
@@ -77,7 +80,7 @@ export async function planQuantization(
 
 /** What a prepared job is going to do. */
 export function planOf(job: QuantizationJob, prepared: PreparedJob): QuantizationPlan {
-  const { recipe, calibration, source, disk, scratchBytes, memory } = prepared;
+  const { recipe, calibration, disk, scratchBytes, memory, unfinished } = prepared;
   const blocks = blocksOf(prepared);
   return {
     model: job.model,
@@ -93,14 +96,24 @@ export function planOf(job: QuantizationJob, prepared: PreparedJob): Quantizatio
     },
     disk: { ...disk, scratchBytes },
     memory: { ...memory, limitBytes: job.maxMemoryBytes ?? null },
+    unfinished,
     time: null,
     notes: [...prepared.notes, ...notesOf(recipe, blocks)],
-    unchecked: [
-      `whether all of ${source.tensors.size} tensors are finite`,
-      'whether f16 holds the scales of every layer: those that it does not hold are stored as bf16',
-    ],
+    unchecked: uncheckedOf(prepared),
   };
 }
+
+/** A job that goes on has looked at the weights before; what it takes over is checked when it runs. */
+const uncheckedOf = ({ source, unfinished }: PreparedJob): string[] =>
+  unfinished?.takenOver
+    ? [
+        "whether the model's files are those that the finished blocks were made from",
+        'whether what is on the disk of the finished blocks is as it was written',
+      ]
+    : [
+        `whether all of ${source.tensors.size} tensors are finite`,
+        'whether f16 holds the scales of every layer: those that it does not hold are stored as bf16',
+      ];
 
 function blocksOf({ model, recipe, checkpoint, source }: PreparedJob): PlannedBlock[] {
   return model.graph.blocks.map(({ index, linears, tensors }) => {

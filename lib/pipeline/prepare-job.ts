@@ -23,6 +23,7 @@ import { requireText } from './recorded-job.js';
 import { scratchBytes } from './scratch-bytes.js';
 import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
 import { fittingTokenizer, tokenizerNotes } from './tokenizer-check.js';
+import { type UnfinishedWork, unfinishedWork } from './unfinished-work.js';
 
 /** A job whose recipe, files, text and disk go together, as far as headers tell: no weight is read and nothing written yet. */
 export interface PreparedJob {
@@ -45,6 +46,7 @@ export interface PreparedJob {
   /** Where the output will lie: what it needs there with the scratch files, and what is free, null where nobody knows. */
   readonly disk: { readonly directory: string; readonly neededBytes: number; readonly freeBytes: number | null };
   readonly memory: MemoryEstimate;
+  readonly unfinished: UnfinishedWork | null;
   /** What a person should know and no reason to refuse. */
   readonly notes: readonly string[];
   /** The output with these widths and types of scales. */
@@ -54,7 +56,8 @@ export interface PreparedJob {
 
 /**
  * Checks a job before any work: options and recipe, every tensor's name, shape and type, the layout of every layer, the
- * calibration text and the tokenizer, that the output can be written, and that the job keeps within its memory.
+ * calibration text and the tokenizer, that the output can be written, that the job keeps within its memory, and that what an
+ * earlier run has left is of the same job.
  *
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md
  */
@@ -95,12 +98,22 @@ async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint
   const text = readsCalibration(job, recipe) ? job.calibration : undefined;
   const sizes = text ? windowSizes(text, config) : null;
   const scratch = sizes ? scratchBytes(config, sizes, recipe) : 0;
-  const disk = await checkOutput(checkpoint, job.out, { overwrite: job.overwrite, scratchBytes: scratch });
+  const { resume = true, overwrite } = job;
+  const outputOptions = { overwrite, leftover: resume ? 'resume' : 'remove', scratchBytes: scratch } as const;
+  const look = () => checkOutput(checkpoint, job.out, outputOptions);
+  const { leftover, journal, ...disk } = await look();
   const memory = estimateMemory({ model, recipe, sizes }, process.memoryUsage.rss());
   checkMemory(memory, job.maxMemoryBytes);
   const read = text ? await fittingTokenizer(job.model, config) : null;
   const calibration = text && read ? await readCalibration(text, read.tokenizer, config, job.signal) : null;
   if (calibration) requireText(job.expected, calibration.record.sha256, job.calibration?.file ?? 'calibration.texts');
+  const { shardBytes } = checkpoint.safetensors;
+  const known = { recipe, shardBytes, calibration: calibration?.record ?? null };
+  const unfinished = await unfinishedWork(job, { leftover, journal }, known).catch(async (error: unknown) => {
+    // Another run may have taken it over meanwhile, and brought it to its end: then that is what its caller must hear.
+    if ((await look()).leftover === 'none') return null;
+    throw error;
+  });
   const notes = calibration ? strangers : [...strangers, ...(await tokenizerNotes(job.model, config))];
   return {
     recipe,
@@ -114,6 +127,7 @@ async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint
     scratchBytes: scratch,
     disk,
     memory,
+    unfinished,
     notes,
     planFor,
     [Symbol.asyncDispose]: () => source.close(),

@@ -19,7 +19,7 @@ import type { PreparedJob } from './prepare-job.js';
 import { WindowScreen } from './window-screen.js';
 
 export interface TimeEstimate {
-  /** Of the whole job. */
+  /** Of the whole job, or of what is left of it. */
   seconds: number;
   secondsPerBlock: number;
   /** What was measured, and what was left out, in sentences. */
@@ -89,12 +89,20 @@ class TimeProbe {
       if (solving === null) return null;
       // Weights are read twice: to be looked through, and to be quantized.
       const secondsPerBlock = 2 * loading + passing + solving;
-      const seconds = hashing + model.graph.blocks.length * secondsPerBlock;
+      const seconds = hashing + (model.graph.blocks.length - this.#finished()) * secondsPerBlock;
       return { seconds, secondsPerBlock, basis: [...this.#basis, ...this.#leftOut()] };
     } finally {
       collector.dispose();
       for (const tensor of (weights as Map<string, Weight> | null)?.values() ?? []) tensor.dispose();
     }
+  }
+
+  /** Blocks that are taken over from an earlier run. */
+  #finished(): number {
+    const { unfinished } = this.prepared;
+    const finished = (unfinished?.takenOver && unfinished.blocks) || 0;
+    if (finished) this.#basis.push(`without ${finished} finished blocks`);
+    return finished;
   }
 
   /** Of all input files, from the rate at the beginning of the largest one. */

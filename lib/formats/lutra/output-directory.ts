@@ -14,14 +14,20 @@ export interface ClaimOptions {
   leftover: 'resume' | 'remove';
 }
 
+/** What an earlier run has left: nothing of use, work to go on with, or an output that has its name already. */
+export interface Leftover {
+  leftover: 'none' | 'unfinished' | 'published';
+  /** The file that tells how far the work is. */
+  journal: string;
+}
+
 /**
  * A directory that comes into being as a whole. A job works in `<out>.partial`: a mark there names the job, so that no other
  * takes it for a leftover; the checkpoint grows in a directory of its own, which takes the final name when it is complete and
  * on the disk; beside it lie scratch files and the journal, which stay until then.
  */
-export class OutputDirectory {
-  /** What an earlier run has left: nothing of use, work to go on with, or an output that has its name already. */
-  leftover: 'none' | 'unfinished' | 'published' = 'none';
+export class OutputDirectory implements Leftover {
+  leftover: Leftover['leftover'] = 'none';
   #settled = false;
   #mark = '';
 
@@ -35,12 +41,11 @@ export class OutputDirectory {
 
   /** Where the checkpoint grows; not made by `claim`. */
   get checkpoint(): string {
-    return join(this.work, 'checkpoint');
+    return checkpointOf(this.work);
   }
 
-  /** The file that tells how far the work is. */
   get journal(): string {
-    return join(this.work, 'journal.json');
+    return journalOf(this.work);
   }
 
   /** The output that was there before, while the new one takes its place. */
@@ -66,23 +71,25 @@ export class OutputDirectory {
    * Whether `out` can be claimed, as far as that can be seen without a change on the disk.
    *
    * @param bytes that the job will write: less what an earlier run has left of them
-   * @returns the directory that there is already in which it will lie, and the bytes that are free there
+   * @returns the directory that there is already in which it will lie, the bytes that are free there, and what an earlier run has left
    * @throws `LUTRA_E_SAME_PATH`, `LUTRA_E_EXISTS`, `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
    */
   static async check(
     out: string,
-    { source, overwrite, bytes }: Pick<ClaimOptions, 'source' | 'overwrite'> & { bytes: number },
-  ): Promise<{ directory: string; freeBytes: number | null }> {
+    { source, overwrite, leftover, bytes }: ClaimOptions & { bytes: number },
+  ): Promise<{ directory: string; freeBytes: number | null } & Leftover> {
     const path = resolve(out);
     const work = workOf(path);
     for (const target of [path, work]) await requireOther(target, source);
     const begun = await exists(work);
-    if (!begun) await requireReplaceable(path, overwrite);
-    else if ((await namesIn(work)).length > 0) await requireDead(work);
+    if (begun && (await namesIn(work)).length > 0) await requireDead(work);
+    const left = begun ? await leftoverOf(path, work) : 'none';
+    if (left !== 'published' || leftover === 'remove') await requireReplaceable(path, overwrite);
     const directory = await nearestDirectory(dirname(path));
     await onFile(directory, () => access(directory, constants.W_OK | constants.X_OK));
     const written = begun ? await bytesIn(work) : 0;
-    return { directory, freeBytes: await requireSpace(directory, Math.max(0, bytes - written)) };
+    const freeBytes = await requireSpace(directory, Math.max(0, bytes - written));
+    return { directory, freeBytes, leftover: left, journal: journalOf(work) };
   }
 
   /**
@@ -107,7 +114,7 @@ export class OutputDirectory {
       throw error;
     }
     try {
-      await claimed.#assess();
+      claimed.leftover = await leftoverOf(path, work);
     } catch (error) {
       // What could not be looked at may be hours of work.
       await claimed.keep();
@@ -141,12 +148,6 @@ export class OutputDirectory {
       await syncDirectory(at);
       if (at === outermost || at === dirname(at)) return;
     }
-  }
-
-  async #assess(): Promise<void> {
-    if (!(await exists(this.journal))) return;
-    if (await exists(this.checkpoint)) this.leftover = 'unfinished';
-    else if (await exists(this.path)) this.leftover = 'published';
   }
 
   /** @throws `LUTRA_E_DISK_FULL` where what is still to be written of `bytes` does not fit */
@@ -248,6 +249,15 @@ export class OutputDirectory {
 }
 
 const workOf = (path: string): string => `${path}.partial`;
+const journalOf = (work: string): string => join(work, 'journal.json');
+const checkpointOf = (work: string): string => join(work, 'checkpoint');
+
+/** @throws `LUTRA_E_IO` where that cannot be told */
+async function leftoverOf(path: string, work: string): Promise<Leftover['leftover']> {
+  if (!(await exists(journalOf(work)))) return 'none';
+  if (await exists(checkpointOf(work))) return 'unfinished';
+  return (await exists(path)) ? 'published' : 'none';
+}
 
 /** What lies in a directory; of something else that has its name, that. */
 async function namesIn(path: string): Promise<string[]> {

@@ -8,7 +8,7 @@ import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
 import { configFile, type StoredSizes, storedSizes } from './checkpoint.js';
 import { copyDocument } from './copy-document.js';
-import { OutputDirectory } from './output-directory.js';
+import { type ClaimOptions, type Leftover, OutputDirectory } from './output-directory.js';
 import { type Outputs, outputsOf } from './outputs.js';
 import { partsOf } from './parts.js';
 import type { CheckpointPlan } from './plan.js';
@@ -22,6 +22,7 @@ const reserveBytes = 2 ** 20;
 
 export interface OutputOptions {
   overwrite?: boolean | undefined;
+  leftover?: ClaimOptions['leftover'];
   /** Room that is needed on the disk besides. */
   scratchBytes?: number | undefined;
 }
@@ -34,10 +35,10 @@ export interface OutputOptions {
 export async function checkOutput(
   plan: CheckpointPlan,
   out: string,
-  { overwrite = false, scratchBytes = 0 }: OutputOptions,
-): Promise<{ directory: string; neededBytes: number; freeBytes: number | null }> {
+  { overwrite = false, leftover = 'remove', scratchBytes = 0 }: OutputOptions,
+): Promise<{ directory: string; neededBytes: number; freeBytes: number | null } & Leftover> {
   const neededBytes = (await bytesNeeded(plan)) + scratchBytes;
-  const options = { source: plan.source.directory, overwrite, bytes: neededBytes };
+  const options = { source: plan.source.directory, overwrite, leftover, bytes: neededBytes };
   return { ...(await OutputDirectory.check(out, options)), neededBytes };
 }
 

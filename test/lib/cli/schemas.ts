@@ -101,6 +101,14 @@ export const quantizationPlan = z.strictObject({
     parts: z.strictObject({ process: part, weights: part, hessians: part, window: part, solver: part }),
     limitBytes: nullable,
   }),
+  unfinished: z
+    .strictObject({
+      directory: z.string(),
+      blocks: nullable,
+      published: z.boolean(),
+      takenOver: z.boolean(),
+    })
+    .nullable(),
   time: z.strictObject({ seconds: number, secondsPerBlock: number, basis: z.array(z.string()) }).nullable(),
   notes: z.array(z.string()),
   unchecked: z.array(z.string()),

@@ -14,7 +14,7 @@ import {
 import { dirname, join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { crc32c } from '../../../lib/formats/index.js';
-import { type Progress, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
+import { type Progress, planQuantization, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
 import { mountSmallDisk } from '../../small-disk.js';
 import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
 
@@ -23,6 +23,7 @@ const model = join(scratch, 'model');
 const blocks = 3;
 const calibration = { texts: [words(3000)], samples: 4, sequenceLength: 24 };
 const gptq = { method: 'gptq', bits: 3, groupSize: 32 };
+const rtn = { method: 'rtn', bits: 3, groupSize: 32 };
 const stop = new Error('stop');
 let whole: ReadonlyMap<string, Buffer>;
 let made = 0;
@@ -93,20 +94,27 @@ describe('the work of another job is refused by what differs', () => {
     ['calibration.samples', { calibration: { ...calibration, samples: 3 } }, '4', '3'],
     ['calibration.heldOut', { calibration: { ...calibration, heldOut: 1 } }, '0', '1'],
     ['calibration.sequenceLength', { calibration: { ...calibration, sequenceLength: 23 } }, '24', '23'],
-    ['calibration.sha256', { calibration: { ...calibration, texts: [words(3000, 4)] } }, '"', '"'],
+    [
+      'calibration.sha256',
+      { calibration: { ...calibration, texts: [words(3000, 4)] } },
+      '[0-9a-f]{16}…',
+      '[0-9a-f]{16}…',
+    ],
+    ['calibration', { recipe: rtn, calibration: undefined }, '\\{"sha256.*', 'none'],
     ['shardBytes', { shardBytes: 30_000 }, '5000000000', '30000'],
   ];
   test('recipe, calibration, shard size', async () => {
     const { job, work } = unfinished();
     for (const [what, change, found, expected] of changes) {
-      const error = await refused({ ...job, ...change }, work);
-      expect(error, what).toMatchObject({
+      const line = new RegExp(`\n {2}${what}: unfinished work has ${found}, this job has ${expected}[;.]\n`);
+      const error = {
         code: 'LUTRA_E_RESUME_MISMATCH',
         where: join(work, 'journal.json'),
-        message: expect.stringMatching(`another (recipe\\S+, )*${what}[, ]`),
-        found: expect.stringContaining(`${found}`),
-        expected: expect.stringContaining(`${expected}`),
-      });
+        message: expect.stringMatching(line),
+        items: expect.arrayContaining([expect.stringMatching(`^${what}: `)]),
+      };
+      expect(await refused({ ...job, ...change }, work), what).toMatchObject(error);
+      await expect(planQuantization({ ...job, ...change }), what).rejects.toMatchObject(error);
     }
     await resumes({ ...job, threads: 1, strict: true }, 2);
   });
@@ -119,13 +127,14 @@ describe('the work of another job is refused by what differs', () => {
     writeFileSync(join(other, 'LICENSE'), 'new');
     expect(await refused(job, work)).toMatchObject({
       code: 'LUTRA_E_RESUME_MISMATCH',
-      message: expect.stringContaining('another inputs.LICENSE,'),
-      found: 'nothing',
+      items: [expect.stringMatching(/^inputs\.LICENSE: unfinished work has none, this job has [0-9a-f]{16}…$/)],
     });
     rmSync(join(other, 'LICENSE'));
     rmSync(join(other, 'model.safetensors'));
     await writeRandomModel(other, { config: { num_hidden_layers: blocks }, seed: 2 });
-    expect(await refused(job, work)).toMatchObject({ message: expect.stringContaining('inputs.model.safetensors,') });
+    expect(await refused(job, work)).toMatchObject({
+      items: [expect.stringMatching(/^inputs\.model\.safetensors: /)],
+    });
     // The same files in another place are the same input.
     await resumes({ ...job, model }, 2);
   });
@@ -143,9 +152,41 @@ describe('the work of another job is refused by what differs', () => {
     });
     expect(await refused(job, work)).toMatchObject({
       code: 'LUTRA_E_RESUME_MISMATCH',
-      message: expect.stringContaining(`lutra.${part},`),
-      found: JSON.stringify(value),
+      items: [expect.stringMatching(`^lutra.${part}: unfinished work has ${JSON.stringify(value)}, this job has `)],
     });
+  });
+});
+
+describe('a plan', () => {
+  test('tells of the work that the job would go on with, or remove', async () => {
+    const { job, work } = unfinished();
+    const before = stateOf(work);
+    const told = { directory: work, blocks: 2, published: false };
+    expect((await planQuantization(jobIn(join(scratch, 'nowhere')))).unfinished).toBeNull();
+    expect((await planQuantization(job)).unfinished).toEqual({ ...told, takenOver: true });
+    expect((await planQuantization({ ...job, resume: false })).unfinished).toEqual({ ...told, takenOver: false });
+    expect(stateOf(work)).toEqual(before);
+    const plans: unknown[] = [];
+    const onProgress = (event: Progress) => event.phase === 'plan' && plans.push(event.plan.unfinished);
+    expect(await quantizeModel({ ...job, onProgress })).toMatchObject({ resumedBlocks: 2 });
+    expect(plans).toEqual([{ ...told, takenOver: true }]);
+  });
+
+  test('estimates the time of the rest', async () => {
+    const { time } = await planQuantization(unfinished().job, { measureTime: true });
+    expect(time?.basis).toContain('without 2 finished blocks');
+  });
+
+  test('refuses what the job refuses: damage, and an output that may not be replaced', async () => {
+    const damaged = unfinished();
+    truncateSync(join(damaged.work, 'journal.json'), 1000);
+    await expect(planQuantization(damaged.job)).rejects.toMatchObject({ code: 'LUTRA_E_RESUME_DAMAGED' });
+    const afresh = await planQuantization({ ...damaged.job, resume: false });
+    expect(afresh.unfinished).toMatchObject({ blocks: null, takenOver: false });
+    const { job } = unfinished();
+    mkdirSync(job.out);
+    await expect(planQuantization(job)).rejects.toMatchObject({ code: 'LUTRA_E_EXISTS', where: job.out });
+    expect((await planQuantization({ ...job, overwrite: true })).unfinished).toMatchObject({ takenOver: true });
   });
 });
 
