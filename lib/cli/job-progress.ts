@@ -10,6 +10,8 @@ export interface JobPosition {
 
 /** Where the blocks begin and end in the share of a job; before them lie the weights' check, the hashes and the embedding. */
 const [blocksBegin, blocksEnd] = [0.05, 0.99];
+/** Where widths are allocated, that comes first, and takes about as long as a third of the rest. */
+const allocationEnd = blocksBegin + 0.25 * (1 - blocksBegin);
 
 /** Follows one quantization job by its events. */
 export class JobProgress {
@@ -66,39 +68,44 @@ export class JobProgress {
         return blocksBegin * (0.6 + (0.3 * event.bytes) / Math.max(1, event.totalBytes));
       case 'embed':
         return blocksBegin * (0.9 + (0.1 * event.window) / event.windows);
+      case 'allocate':
+        return between(blocksBegin, allocationEnd, ofAllocation(event));
       case 'resume':
-        return blocksBegin + ((blocksEnd - blocksBegin) * event.block) / event.blocks;
+        return between(blocksBegin, blocksEnd, event.block / event.blocks);
       case 'finish':
         return blocksEnd;
       default: {
-        // Measuring widths takes about as long as a third of the rest.
-        const begin =
-          this.#allocates && event.phase !== 'allocate' ? blocksBegin + 0.25 * (1 - blocksBegin) : blocksBegin;
-        const end = event.phase === 'allocate' ? blocksBegin + 0.25 * (1 - blocksBegin) : blocksEnd;
-        return begin + ((end - begin) * (event.block - 1 + withinBlock(event))) / event.blocks;
+        const begin = this.#allocates ? allocationEnd : blocksBegin;
+        return between(begin, blocksEnd, (event.block - 1 + ofBlock(event)) / event.blocks);
       }
     }
   }
 }
 
+const between = (begin: number, end: number, share: number): number => begin + (end - begin) * share;
+
+type OfBlock = Extract<Progress, { block: number }>;
+type Allocating = Extract<OfBlock, { phase: 'allocate' }>;
+
+/** The share of the pass that measures widths: forwards through all blocks, then backwards, which takes twice as long. */
+function ofAllocation({ pass, block, blocks, window, windows }: Allocating): number {
+  const within = window / windows;
+  if (pass === 'forward') return (block - 1 + within) / blocks / 3;
+  return (1 + (2 * (blocks - block + within)) / blocks) / 3;
+}
+
 /** The share of its block that is done. */
-function withinBlock(event: Exclude<Extract<Progress, { block: number }>, { phase: 'resume' }>): number {
+function ofBlock(event: Exclude<OfBlock, { phase: 'resume' | 'allocate' }>): number {
   switch (event.phase) {
     case 'target':
       return (0.2 * event.window) / event.windows;
-    case 'allocate': {
-      // Forwards through all blocks, then backwards, which takes twice as long.
-      const within = event.window / event.windows;
-      if (event.pass === 'forward') return 1 - event.block + (event.block - 1 + within) / 3;
-      return 1 - event.block + (event.blocks + 2 * (event.blocks - event.block + within)) / 3;
-    }
     case 'collect':
       return 0.2 + (0.2 * event.window) / event.windows;
     case 'transform':
       return 0.4;
     case 'quantize': {
-      const ofBlock = event.layers / event.blocks;
-      return 0.4 + (0.4 * (event.index - (event.block - 1) * ofBlock)) / ofBlock;
+      const layers = event.layers / event.blocks;
+      return 0.4 + (0.4 * (event.index - (event.block - 1) * layers)) / layers;
     }
     case 'finetune':
       return 0.8 + (0.1 * event.epoch) / event.epochs;
