@@ -78,7 +78,16 @@ export class LutraError extends Error {
   /** The same error with more to do about it. */
   withHint(more: string): LutraError {
     const { hint } = this;
-    const error = lutraError(this.code, { ...this.#details, hint: hint ? `${hint} ${more}` : more });
+    return this.#with({ hint: hint ? `${hint} ${more}` : more });
+  }
+
+  /** The same error about a place that its reader knows by another name. */
+  at(where: string): LutraError {
+    return this.#with({ where });
+  }
+
+  #with(changed: Partial<LutraErrorDetails>): LutraError {
+    const error = lutraError(this.code, { ...this.#details, ...changed });
     if (this.stack) error.stack = this.stack.replace(this.message, () => error.message);
     return error;
   }

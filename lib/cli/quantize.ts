@@ -1,4 +1,6 @@
+import { join } from 'node:path';
 import type { Command } from 'commander';
+import { LutraError } from '../errors.js';
 import { bytesText, readSettings } from '../formats/index.js';
 import {
   type Progress,
@@ -74,9 +76,12 @@ export function registerQuantize(program: Command): void {
     .option('--dry-run', 'check everything that needs no weights, print the plan and write nothing')
     .action((modelDir: string, options: QuantizeOptions, command: Command) => {
       checkRecipeOptions(options, command);
-      if (options.dryRun)
-        return runCommand('quantize', options, (invocation) => plan(modelDir, options, invocation), renderPlan);
-      return runCommand('quantize', options, (invocation) => run(modelDir, options, invocation), render);
+      const work =
+        <T>(what: (model: string, options: QuantizeOptions, invocation: Invocation) => Promise<T>) =>
+        (invocation: Invocation) =>
+          inTermsOf(options, () => what(modelDir, options, invocation));
+      if (options.dryRun) return runCommand('quantize', options, work(plan), renderPlan);
+      return runCommand('quantize', options, work(run), render);
     });
 }
 
@@ -100,14 +105,47 @@ const recorded = [
 function checkRecipeOptions(options: QuantizeOptions, command: Command): void {
   const { method, bits, groupSize, symmetric, recipe } = options;
   if (options.fromManifest !== undefined) {
-    if (recorded.some((name) => options[name] !== undefined))
-      command.error('error: the manifest says everything but --out and --calibration itself');
+    const said = command.options.filter((option) =>
+      recorded.some((name) => name === option.attributeName() && options[name] !== undefined),
+    );
+    if (said.length)
+      command.error(
+        `error: ${said.map(({ long }) => long).join(', ')} cannot go with --from-manifest: the manifest says that itself`,
+      );
     return;
   }
   if (recipe === undefined && (method === undefined || bits === undefined))
     command.error('error: --method and --bits are needed, or --recipe <file>');
   if (recipe !== undefined && [method, bits, groupSize, symmetric].some((option) => option !== undefined))
     command.error('error: a recipe file says method, bits, group size and symmetry itself');
+}
+
+/** What the job calls its parts, by the option that says them. */
+const optionOf: Readonly<Record<string, string>> = {
+  'recipe.method': '--method',
+  'recipe.bits': '--bits',
+  'recipe.groupSize': '--group-size',
+  'recipe.symmetric': '--symmetric',
+  calibration: '--calibration',
+  'calibration.separator': '--document-separator',
+  'calibration.samples': '--samples',
+  'calibration.heldOut': '--held-out',
+  'calibration.sequenceLength': '--sequence-length',
+  'calibration.seed': '--seed',
+  'calibration.maxBadWindows': '--max-bad-windows',
+};
+
+/** Names the file that a recipe is in, and the options that say the rest. */
+async function inTermsOf<T>({ recipe, fromManifest }: QuantizeOptions, work: () => Promise<T>): Promise<T> {
+  const file = recipe ?? (fromManifest && join(fromManifest, 'manifest.json'));
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof LutraError) || !error.where) throw error;
+    if (file && /^recipe\b/.test(error.where)) throw error.at(`${file}: ${error.where}`);
+    const option = optionOf[error.where];
+    throw option ? error.at(option) : error;
+  }
 }
 
 async function run(model: string, options: QuantizeOptions, invocation: Invocation): Promise<QuantizationResult> {

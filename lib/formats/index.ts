@@ -40,6 +40,7 @@ export {
   storedDtypes,
   type TensorEntry,
 } from './safetensors/index.js';
+export { issueText } from './schema-issue.js';
 export { readSettings } from './settings.js';
 export type { JsonObject, JsonValue } from './strict-json.js';
 export { onFile } from './system-error.js';

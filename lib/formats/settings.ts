@@ -94,8 +94,8 @@ async function yamlValue(text: string, path: string): Promise<JsonValue> {
   tokens.push(...parser.end());
   const options = { version: '1.2', schema: 'core', stringKeys: true } as const;
   const [document, second] = new Composer(options).compose(tokens, true, text.length);
-  for (const { message, pos } of [...(document?.errors ?? []), ...(document?.warnings ?? [])])
-    throw fail(pos[0], message);
+  for (const { code, message, pos } of [...(document?.errors ?? []), ...(document?.warnings ?? [])])
+    throw fail(pos[0], code === 'DUPLICATE_KEY' ? `the key ${keyAt(text, pos[0])} appears twice` : message);
   if (!document || second) throw fail(second?.range[0] ?? 0, 'the file is not one document');
   visit(document, {
     Scalar: (key, { value, range }) => {
@@ -103,6 +103,12 @@ async function yamlValue(text: string, path: string): Promise<JsonValue> {
     },
   });
   return document.toJS();
+}
+
+/** The key of a mapping that begins there, as an error may show it. */
+function keyAt(text: string, offset: number): string {
+  const [key = ''] = /^(?:"[^"\n]*"|'[^'\n]*'|[^\n:,}]*)/.exec(text.slice(offset)) ?? [];
+  return quoted(key.trim().replace(/^(["'])(.*)\1$/, '$2'));
 }
 
 /** As editors and compilers write it: file:line:column, counted from 1. */

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { type LutraErrorCode, lutraError } from '../errors.js';
+import { LutraError, type LutraErrorCode, lutraError } from '../errors.js';
+import { issueText } from '../formats/index.js';
 import type { Allocation } from './allocation.js';
 import type { Grid, MethodChoice, Storage } from './method.js';
 import { globProblem, type Override } from './overrides.js';
@@ -51,7 +52,18 @@ const gridKeys = ['bits', 'groupSize', 'symmetric'];
  *   not understood, with its path.
  */
 export function normalizeRecipe(input: unknown): Recipe {
-  const written = expand(input);
+  if (!isShort(input)) return normalizeFull(isRecord(input) ? input : notAnObject(input));
+  const full = expand(input);
+  try {
+    return normalizeFull(full);
+  } catch (error) {
+    // As its writer has it.
+    if (!(error instanceof LutraError) || !error.where) throw error;
+    throw error.at(error.where.replace(/^recipe\.(?:grid|solver)\b/, 'recipe'));
+  }
+}
+
+function normalizeFull(written: Record<string, unknown>): Recipe {
   for (const key of Object.keys(written)) if (!fullKeys.includes(key)) throw unknownKey(`recipe.${key}`, fullKeys);
   const solver = choice(solvers, written.solver, 'recipe.solver');
   const finetune = choices(finetunes, written.finetune, 'recipe.finetune');
@@ -113,10 +125,16 @@ function inOrder(chosen: MethodChoice[]): MethodChoice[] {
 /** A choice without its name: what the method's functions take. */
 export const optionsOf = ({ method: _, ...options }: MethodChoice): unknown => options;
 
-/** Turns the shorthand into the full form; leaves the full form alone. */
-function expand(input: unknown): Record<string, unknown> {
-  if (!isRecord(input)) throw option('recipe', 'a recipe is an object', describe(input));
-  if ('solver' in input || !('method' in input)) return input;
+/** Whether a recipe is `{ method, bits, groupSize, … }`. */
+const isShort = (input: unknown): input is Record<string, unknown> =>
+  isRecord(input) && 'method' in input && !('solver' in input);
+
+function notAnObject(input: unknown): never {
+  throw option('recipe', 'a recipe is an object', describe(input));
+}
+
+/** Turns the shorthand into the full form. */
+function expand(input: Record<string, unknown>): Record<string, unknown> {
   if ('grid' in input) throw option('recipe.grid', 'the short form has bits and groupSize at the top', 'grid');
   const full: Record<string, unknown> = { solver: {}, grid: {} };
   for (const [key, value] of Object.entries(input)) {
@@ -150,17 +168,17 @@ function tidyOverride(override: z.infer<typeof overrideSchema>, index: number): 
 function parse<T>(schema: z.ZodType<T>, value: unknown, where: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw issueError(result.error.issues[0]!, value, where);
+  const known = schema instanceof z.ZodObject ? Object.keys(schema.shape) : undefined;
+  throw issueError(result.error.issues[0]!, value, where, known);
 }
 
 /** The typed error for what zod found first. */
-function issueError(issue: z.core.$ZodIssue, root: unknown, where: string): Error {
+function issueError(issue: z.core.$ZodIssue, root: unknown, where: string, known?: readonly string[]): Error {
   const path = [where, ...issue.path.map(String)].join('.');
-  if (issue.code === 'unrecognized_keys') return unknownKey(`${path}.${issue.keys[0]}`);
+  if (issue.code === 'unrecognized_keys')
+    return unknownKey(`${path}.${issue.keys[0]}`, issue.path.length ? undefined : known);
   const found = describe(issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown>)?.[key], root));
   const last = issue.path.at(-1);
-  if (issue.code === 'invalid_type' && last !== 'bits' && last !== 'groupSize')
-    return option(path, 'a value of another type is needed', found, issue.expected);
   if (last === 'bits') return fault('LUTRA_E_BITS', path, 'unusable width', found, '2, 3 or 4');
   if (last === 'groupSize')
     return fault(
@@ -170,7 +188,8 @@ function issueError(issue: z.core.$ZodIssue, root: unknown, where: string): Erro
       found,
       '16, a multiple of 32, or -1 for the whole row',
     );
-  return option(path, issue.message, found);
+  const { message, expected } = issueText(issue);
+  return option(path, message, found, expected);
 }
 
 const unknownKey = (path: string, known?: readonly string[]): Error =>
@@ -187,5 +206,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 }
 
 function describe(value: unknown): string {
-  return value === undefined ? 'nothing' : (JSON.stringify(value) ?? String(value));
+  if (value === undefined) return 'nothing';
+  const text = typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value));
+  return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }

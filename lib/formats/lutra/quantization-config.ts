@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { lutraError } from '../../errors.js';
 import { checkLayout, checkRank, type Dtype, type QuantizedLayout } from '../../tensor/index.js';
 import type { SafetensorsDtype } from '../safetensors/index.js';
+import { issueText } from '../schema-issue.js';
 import { type JsonObject, type JsonValue, quoted } from '../strict-json.js';
 
 /** The version of the checkpoint format that this lutra writes. It reads every version up to it. */
@@ -161,7 +162,7 @@ function requireOurs(value: JsonValue, where: string): void {
 function schemaFailure(issue: z.core.$ZodIssue | undefined, where: string) {
   const field = ['quantization_config', ...(issue?.path ?? [])].map(String).join('.');
   return lutraError('LUTRA_E_HEADER', {
-    message: issue?.message ?? 'malformed quantization_config',
+    ...(issue ? issueText(issue) : { message: 'malformed quantization_config' }),
     where: `${where}: ${field.slice(0, 200)}`,
     hint: 'docs/format.md describes every field.',
   });

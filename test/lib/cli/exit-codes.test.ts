@@ -103,17 +103,27 @@ describe('exit code 1', () => {
   });
 
   it.each([
-    ['no JSON', '{\n  "method": "rtn",\n\n}', 'LUTRA_E_OPTION'],
-    ['an array', '[]', 'LUTRA_E_OPTION'],
-    ['an unknown key', '{ "method": "rtn", "bits": 3, "groupSize": 64, "grupSize": 64 }', 'LUTRA_E_OPTION'],
-    ['a slot that is not built yet', '{ "method": "rtn", "bits": 3, "groupSize": 64, "lowRank": 8 }', 'LUTRA_E_OPTION'],
-    ['a key that appears twice', '{ "method": "rtn", "bits": 3,\n"bits": 4, "groupSize": 64 }', 'LUTRA_E_OPTION'],
-  ])('a recipe file with %s', async (_, content, expected) => {
+    ['no JSON', '{\n  "method": "rtn",\n\n}', ':4:1'],
+    ['an array', '[]', ': recipe'],
+    ['an unknown key', '{ "method": "rtn", "bits": 3, "groupSize": 64, "grupSize": 64 }', ': recipe.grupSize'],
+    ['a slot that is none', '{ "method": "rtn", "bits": 3, "groupSize": 64, "lowRank": 8 }', ': recipe.lowRank'],
+    ['a key that appears twice', '{ "method": "rtn", "bits": 3,\n"bits": 4, "groupSize": 64 }', ':2:7'],
+  ])('a recipe file with %s, which is named with the place in it', async (_, content, place) => {
     writeFileSync(recipeFile, content);
     const { code, stdout, stderr } = await lutra(['quantize', demo, '--out', out, '--recipe', recipeFile, '--json']);
     expect(code, stderr).toBe(1);
-    expect(failureOf(stdout).error.code).toBe(expected);
+    expect(failureOf(stdout).error).toMatchObject({ code: 'LUTRA_E_OPTION', where: recipeFile + place });
     expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
+
+  it.each([
+    ['--method', rtn.with(5, 'magic')],
+    ['--bits', rtn.with(7, '5')],
+    ['--group-size', [...rtn, '--group-size', '48']],
+    ['--calibration', rtn.with(5, 'gptq')],
+    ['--sequence-length', [...rtn, '--calibration', text, '--held-out', '1', '--sequence-length', '99999']],
+  ])('a value that is refused for what the job is: it is called %s', async (option, args) => {
+    expect(failureOf((await lutra([...args, '--json'])).stdout).error.where).toBe(option);
   });
 
   it.each([

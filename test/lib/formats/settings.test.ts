@@ -45,6 +45,14 @@ describe('settings', () => {
     expect(await readSettings(fileOf(extension, content))).toEqual(settings);
   });
 
+  it.each([
+    ['yaml', 'bits: 2\nmethod: rtn\nbits: 3\n'],
+    ['yaml', 'grid: { "bits": 2, "bits": 3 }\n'],
+    ['json', '{ "bits": 2, "bits": 3 }'],
+  ])('in %s name the key that appears twice: %j', async (extension, content) => {
+    await expect(readSettings(fileOf(extension, content))).rejects.toThrow('the key "bits" appears twice');
+  });
+
   it('are YAML 1.2: no and 1_0 are texts, and so is what begins like an alias in quotes or in a block', async () => {
     const text = 'a: no\nb: 1_0\nc: "&d"\ne: |\n  *f\ng: 0o17\n';
     expect(await readSettings(fileOf('yaml', text))).toEqual({ a: 'no', b: '1_0', c: '&d', e: '*f\n', g: 15 });

@@ -123,6 +123,6 @@ test('without a Hessian, with one that is none, or with another word the search 
   h[2 * k + 9] = Number.NaN;
   const broken = { code: 'LUTRA_E_NON_FINITE', found: 'NaN at index [2, 9]' };
   await refused(rtn({ clipSearch: 'hessian' }), h).toMatchObject(broken);
-  const word = { code: 'LUTRA_E_OPTION', where: 'recipe.solver.clipSearch' };
+  const word = { code: 'LUTRA_E_OPTION', where: 'recipe.clipSearch' };
   await refused(rtn({ clipSearch: 'mse' })).toMatchObject(word);
 });

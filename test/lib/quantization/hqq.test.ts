@@ -68,7 +68,7 @@ test('zeros and constants are hit, symmetric grids refused', async () => {
     expect(report).toMatchObject({ relativeError: 0, damping: null, warnings: [] });
   }
   const w = normal(m, k, 5);
-  await expect(quantized(w, k, recipe({ symmetric: true }))).rejects.toMatchObject({ where: 'recipe.grid.symmetric' });
+  await expect(quantized(w, k, recipe({ symmetric: true }))).rejects.toMatchObject({ where: 'recipe.symmetric' });
   const overrides = [{ match: '*', symmetric: true }];
   await expect(quantized(w, k, recipe({ overrides }))).rejects.toMatchObject({ where: 'recipe.overrides.0.symmetric' });
 });

@@ -54,9 +54,9 @@ test('a line in the registry is enough for quantize', async () => {
   using q = await quantize(w, { method: 'signs', bits: 2, groupSize: 32, magnitude: 0.25 });
   expect([...dequantize(q).read()]).toEqual([0.25, -0.25, 0.25, -0.25]);
   const wrong = quantize(w, { method: 'signs', bits: 2, groupSize: 32, magnitud: 1 });
-  await expect(wrong).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: 'recipe.solver.magnitud' });
+  await expect(wrong).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: 'recipe.magnitud' });
   const symmetric = quantize(w, { method: 'signs', bits: 2, groupSize: 32, symmetric: true });
-  await expect(symmetric).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: 'recipe.grid.symmetric' });
+  await expect(symmetric).rejects.toMatchObject({ code: 'LUTRA_E_OPTION', where: 'recipe.symmetric' });
 });
 
 test('and for a whole model, which collects what the options ask for and nothing else', async () => {

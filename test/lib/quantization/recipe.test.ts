@@ -52,20 +52,20 @@ test('a normalised recipe passes unchanged, also through JSON', () => {
 test('what cannot be run is refused with its code and its path', () => {
   const full = normalizeRecipe(rtn);
   const cases: [unknown, string, string][] = [
-    [{ ...rtn, method: 'magic' }, 'LUTRA_E_METHOD', 'recipe.solver.method'],
+    [{ ...rtn, method: 'magic' }, 'LUTRA_E_METHOD', 'recipe.method'],
     [{ bits: 3, groupSize: 64 }, 'LUTRA_E_OPTION', 'recipe.bits'],
     [{ ...full, solver: {} }, 'LUTRA_E_METHOD', 'recipe.solver.method'],
-    [{ ...rtn, bits: 5 }, 'LUTRA_E_BITS', 'recipe.grid.bits'],
-    [{ ...rtn, bits: '3' }, 'LUTRA_E_BITS', 'recipe.grid.bits'],
-    [{ method: 'rtn', groupSize: 64 }, 'LUTRA_E_BITS', 'recipe.grid.bits'],
-    [{ ...rtn, groupSize: 48 }, 'LUTRA_E_GROUP_SIZE', 'recipe.grid.groupSize'],
-    [{ ...rtn, groupSize: 0 }, 'LUTRA_E_GROUP_SIZE', 'recipe.grid.groupSize'],
-    [{ method: 'rtn', bits: 3 }, 'LUTRA_E_GROUP_SIZE', 'recipe.grid.groupSize'],
-    [{ ...rtn, symmetric: 1 }, 'LUTRA_E_OPTION', 'recipe.grid.symmetric'],
-    [{ ...rtn, actOrder: true }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
-    [{ ...rtn, method: 'gptq', staticGroups: false }, 'LUTRA_E_OPTION', 'recipe.solver.actOrder'],
-    [{ ...rtn, method: 'gptq', damping: -1 }, 'LUTRA_E_OPTION', 'recipe.solver.damping'],
-    [{ ...rtn, method: { toString: 1 } }, 'LUTRA_E_METHOD', 'recipe.solver.method'],
+    [{ ...rtn, bits: 5 }, 'LUTRA_E_BITS', 'recipe.bits'],
+    [{ ...rtn, bits: '3' }, 'LUTRA_E_BITS', 'recipe.bits'],
+    [{ method: 'rtn', groupSize: 64 }, 'LUTRA_E_BITS', 'recipe.bits'],
+    [{ ...rtn, groupSize: 48 }, 'LUTRA_E_GROUP_SIZE', 'recipe.groupSize'],
+    [{ ...rtn, groupSize: 0 }, 'LUTRA_E_GROUP_SIZE', 'recipe.groupSize'],
+    [{ method: 'rtn', bits: 3 }, 'LUTRA_E_GROUP_SIZE', 'recipe.groupSize'],
+    [{ ...rtn, symmetric: 1 }, 'LUTRA_E_OPTION', 'recipe.symmetric'],
+    [{ ...rtn, actOrder: true }, 'LUTRA_E_OPTION', 'recipe.actOrder'],
+    [{ ...rtn, method: 'gptq', staticGroups: false }, 'LUTRA_E_OPTION', 'recipe.actOrder'],
+    [{ ...rtn, method: 'gptq', damping: -1 }, 'LUTRA_E_OPTION', 'recipe.damping'],
+    [{ ...rtn, method: { toString: 1 } }, 'LUTRA_E_METHOD', 'recipe.method'],
     [{ ...rtn, grid: 3 }, 'LUTRA_E_OPTION', 'recipe.grid'],
     [{ ...rtn, grid: {} }, 'LUTRA_E_OPTION', 'recipe.grid'],
     [{ ...full, surprise: 1 }, 'LUTRA_E_OPTION', 'recipe.surprise'],
@@ -82,11 +82,36 @@ test('what cannot be run is refused with its code and its path', () => {
     [{ ...rtn, overrides: [{ match: '*' }] }, 'LUTRA_E_OPTION', 'recipe.overrides.0'],
     [{ ...rtn, overrides: [{ match: '{a', bits: 2 }] }, 'LUTRA_E_OPTION', 'recipe.overrides.0.match'],
     [{ ...rtn, overrides: [{ match: '*', bits: 2, rank: 1 }] }, 'LUTRA_E_OPTION', 'recipe.overrides.0.rank'],
+    [{ ...full, grid: { ...full.grid, bits: 5 } }, 'LUTRA_E_BITS', 'recipe.grid.bits'],
+    [{ ...full, solver: { method: 'gptq', damping: -1 } }, 'LUTRA_E_OPTION', 'recipe.solver.damping'],
     [null, 'LUTRA_E_OPTION', 'recipe'],
     ['rtn', 'LUTRA_E_OPTION', 'recipe'],
   ];
   for (const [recipe, code, where] of cases)
     expect(refusal(recipe), JSON.stringify(recipe)).toMatchObject({ code, where });
+});
+
+test('a refused value is told with what is expected in its place', () => {
+  const aespa = { method: 'aespa', iterations: -1 };
+  const cases: [object, string | undefined, string | undefined, string][] = [
+    [{ method: 'gptq', damping: 5 }, '5', 'at most 1', 'the number is out of range'],
+    [{ method: 'gptq', damping: Number.NaN }, 'NaN', 'a number', 'another type'],
+    [{ method: 'gptq', actOrder: 'yes' }, '"yes"', 'true or false', 'another type'],
+    [{ method: 'gptq', clipSearch: 'x' }, '"x"', undefined, 'false, true or "hessian" is needed'],
+    [{ method: 'gptq', actorder: true }, undefined, 'actOrder, staticGroups, damping', 'unknown key'],
+    [{ method: 'hqq', norm: 0 }, '0', 'more than 0', 'the number is out of range'],
+    [{ method: 'bcq', start: 'middle' }, '"middle"', '"greedy" or "grid" or "best"', 'none of those that there are'],
+    [{ method: 'boa', rowBlock: 1.5 }, '1.5', 'a whole number', 'another type'],
+    [{ method: 'boa', rounding: aespa }, '-1', 'at least 0', 'the number is out of range'],
+    [{ overrides: 'all' }, '"all"', 'a list', 'another type'],
+    [{ allocation: { bitsPerWeight: 2, widths: [] } }, '[]', 'at least 1 elements', 'the length is out of range'],
+  ];
+  for (const [change, found, expected, message] of cases) {
+    const error = refusal({ ...rtn, ...change });
+    const told = { found, message: expect.stringContaining(message) };
+    expect(error, JSON.stringify(change)).toMatchObject(told);
+    if (expected) expect(error).toMatchObject({ expected: expect.stringContaining(expected) });
+  }
 });
 
 test('the refusal of a method names those that there are', () => {
