@@ -4,6 +4,28 @@ import { lutraError } from '../errors.js';
 import { closeFile } from './open-file.js';
 import { onFile } from './system-error.js';
 
+/** How many pieces of work sync files under a signal. */
+const underWay = new WeakMap<AbortSignal, number>();
+
+/**
+ * Runs work that brings files to the disk. The system takes seconds for a large file and cannot be told to stop: an abort is
+ * heard before the work, not in it, and `isSyncing` tells whoever has to answer one meanwhile.
+ */
+export async function syncing<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+  if (!signal) return await work();
+  signal.throwIfAborted();
+  const count = (change: 1 | -1) => underWay.set(signal, (underWay.get(signal) ?? 0) + change);
+  count(1);
+  try {
+    return await work();
+  } finally {
+    count(-1);
+  }
+}
+
+/** Whether work under this signal is in a sync. */
+export const isSyncing = (signal: AbortSignal): boolean => (underWay.get(signal) ?? 0) > 0;
+
 /** Brings a directory's names to the disk. */
 export async function syncDirectory(path: string): Promise<void> {
   // Windows cannot sync directories and does not need it.

@@ -1,5 +1,5 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { closeFile, onFile } from '../formats/index.js';
+import { closeFile, onFile, syncing } from '../formats/index.js';
 import { addon, cancellable, taskIds } from '../native/index.js';
 import type { Tensor } from '../tensor/index.js';
 import { closeAll, closingOnFailure } from './closing.js';
@@ -60,7 +60,7 @@ export class ActivationStore implements Activations {
 
   /** Brings everything to the disk. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
   async sync(): Promise<void> {
-    await onFile(this.path, () => this.file.sync());
+    await onFile(this.path, () => syncing(this.signal, () => this.file.sync()));
   }
 
   async close(): Promise<void> {

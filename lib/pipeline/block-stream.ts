@@ -31,7 +31,7 @@ export async function streamMatrices({ source, layers, journal, context }: Block
         using solved = await layers.solve(block, node, w, inputs);
         (await layers.write(solved)).dispose();
       }
-      await journal.add(await layers.finishBlock(), null);
+      await journal.add(await layers.finishBlock(), null, context.signal);
       context.report({ phase: 'journal', block: block.index + 1, blocks: blocks.length });
     }
   } finally {
@@ -69,7 +69,7 @@ export async function streamBlocks(
         await meter?.measure(weights, layers);
         await layers.writeDense(block.tensors, weights);
         const activations = step.block < step.blocks ? await advance(work) : null;
-        await journal.add(await layers.finishBlock(), activations);
+        await journal.add(await layers.finishBlock(), activations, context.signal);
         context.report({ phase: 'journal', block: step.block, blocks: step.blocks });
       } finally {
         for (const tensor of weights.values()) tensor.dispose();

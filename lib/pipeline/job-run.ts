@@ -8,6 +8,7 @@ import {
   readOwnJson,
   requireRoom,
   storedSizes,
+  syncing,
 } from '../formats/index.js';
 import { closeAll } from './closing.js';
 import { damagedWork, onWork } from './damaged-work.js';
@@ -34,7 +35,8 @@ export class JobRun {
   static async claim(job: QuantizationJob, source: string, blocks: number): Promise<JobRun> {
     const { overwrite = false, resume = true } = job;
     const options = { source, overwrite, leftover: resume ? 'resume' : 'remove' } as const;
-    return new JobRun(job, await OutputDirectory.claim(job.out, options), blocks);
+    const output = await syncing(job.signal, () => OutputDirectory.claim(job.out, options));
+    return new JobRun(job, output, blocks);
   }
 
   /**
@@ -57,9 +59,12 @@ export class JobRun {
 
   /** The checkpoint that grows: new, or with the tensors of the journal's blocks. */
   async open(plan: CheckpointPlan, journal: Journal): Promise<CheckpointWriter> {
-    this.#writer = journal.kept ? await this.#resume(plan, journal) : await CheckpointWriter.begin(plan, this.output);
+    const { signal } = this.job;
+    this.#writer = journal.kept
+      ? await this.#resume(plan, journal)
+      : await syncing(signal, () => CheckpointWriter.begin(plan, this.output));
     // Allocating takes as long as some blocks.
-    if (!journal.kept && journal.choices.recipe.allocation) await journal.keep();
+    if (!journal.kept && journal.choices.recipe.allocation) await journal.keep(signal);
     return this.#writer;
   }
 

@@ -6,6 +6,7 @@ import {
   type OutputDirectory,
   readOwnJson,
   replaceFile,
+  syncing,
 } from '../formats/index.js';
 import type { Recipe, ScaleDtype } from '../quantization/index.js';
 import type { Checksums } from './activation-generations.js';
@@ -126,17 +127,18 @@ export class Journal {
   }
 
   /** Adds a block. Its tensors, and the activations behind it, must be on the disk. */
-  async add(block: FinishedBlock, activations: ActivationRecord | null): Promise<void> {
-    await this.#write({ ...this.content, blocks: [...this.blocks, block], activations });
+  async add(block: FinishedBlock, activations: ActivationRecord | null, signal?: AbortSignal): Promise<void> {
+    await this.#write({ ...this.content, blocks: [...this.blocks, block], activations }, signal);
   }
 
   /** Keeps what was chosen before the first block is finished, too. */
-  async keep(): Promise<void> {
-    await this.#write(this.content);
+  async keep(signal?: AbortSignal): Promise<void> {
+    await this.#write(this.content, signal);
   }
 
-  async #write(journal: Content): Promise<void> {
-    await replaceFile(this.path, `${JSON.stringify({ crc32c: await checksumOf(journal), journal })}\n`);
+  async #write(journal: Content, signal: AbortSignal | undefined): Promise<void> {
+    const text = `${JSON.stringify({ crc32c: await checksumOf(journal), journal })}\n`;
+    await syncing(signal, () => replaceFile(this.path, text));
     this.content = journal;
     this.kept = true;
   }

@@ -80,7 +80,7 @@ export class LayerWriter {
 
   /** Ends a block: brings it to the disk. @returns what was written since the last one, and the reports of it */
   async finishBlock(): Promise<FinishedBlock> {
-    await this.writer.sync();
+    await this.writer.sync(this.context);
     const tensors = Object.fromEntries([...this.writer.checksums].filter(([name]) => !this.#finished.has(name)));
     for (const name of Object.keys(tensors)) this.#finished.add(name);
     return {

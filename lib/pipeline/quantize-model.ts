@@ -4,6 +4,7 @@ import type { TensorSource } from '../quantization/index.js';
 import { ActivationGenerations, type Checksums } from './activation-generations.js';
 import { ActivationStore } from './activation-store.js';
 import { allocate } from './allocate.js';
+import { answerAbort } from './answer-abort.js';
 import { type BlockStream, streamBlocks, streamMatrices } from './block-stream.js';
 import type { ActivationStores } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
@@ -37,9 +38,14 @@ import { countWarnings } from './warnings.js';
  *
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md;
  *   `LUTRA_E_RESUME_MISMATCH` where another job's work is in the way, `LUTRA_E_RESUME_DAMAGED` where this one's is not as it was
- *   left; rejects with `job.signal.reason` when aborted.
+ *   left; rejects with `job.signal.reason` when aborted. An abort in a sync of the disk is answered before the sync ends: the
+ *   output is given back when it does, and refused with `LUTRA_E_EXISTS` until then.
  */
 export async function quantizeModel(job: QuantizationJob): Promise<QuantizationResult> {
+  return await answerAbort(runJob(job), job.signal);
+}
+
+async function runJob(job: QuantizationJob): Promise<QuantizationResult> {
   const started = performance.now();
   const { signal, threads = 0, strict = false, onProgress, onLayer } = job;
   await using prepared = await prepareJob(job);
@@ -47,6 +53,8 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
   const log = new RunLog();
   const watch = memoryWatch(job.maxMemoryBytes);
   const report = (event: Progress) => {
+    // An abort may have been answered already.
+    signal?.throwIfAborted();
     log.follow(event);
     onProgress?.(event);
     if (event.phase !== 'plan') watch(placeOf(event));

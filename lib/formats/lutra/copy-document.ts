@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
+import { syncing } from '../durable.js';
 import { closeFile, containedFile, openFile, readFully, requireUnchanged, writeFully } from '../open-file.js';
 import { onFile } from '../system-error.js';
 
@@ -10,10 +11,15 @@ const copyBytes = 2 ** 20;
 /**
  * Copies one file of the source, which must lie in it, and brings it to the disk. Modes are not copied.
  *
- * @param expected SHA-256 that it had when the job began
+ * @param options.expected SHA-256 that it had when the job began
  * @throws `LUTRA_E_INPUT_CHANGED` where it has another by now; `LUTRA_E_TRUNCATED`, `LUTRA_E_IO`, `LUTRA_E_DISK_FULL`
  */
-export async function copyDocument(from: string, to: string, name: string, expected?: string): Promise<void> {
+export async function copyDocument(
+  from: string,
+  to: string,
+  name: string,
+  { expected, signal }: { expected?: string | undefined; signal?: AbortSignal | undefined } = {},
+): Promise<void> {
   const source = await openFile(await containedFile(from, name, from));
   const path = join(to, name);
   const hash = createHash('sha256');
@@ -22,13 +28,14 @@ export async function copyDocument(from: string, to: string, name: string, expec
     try {
       const buffer = new Uint8Array(Math.min(copyBytes, source.size));
       for (let at = 0; at < source.size; at += buffer.length) {
+        signal?.throwIfAborted();
         const piece = buffer.subarray(0, source.size - at);
         await readFully(source, piece, at);
         hash.update(piece);
         await writeFully(copy, piece, at, path);
       }
       await requireUnchanged(source);
-      await onFile(path, () => copy.sync());
+      await onFile(path, () => syncing(signal, () => copy.sync()));
     } finally {
       await closeFile(copy);
     }

@@ -1,7 +1,7 @@
 import { access, constants, mkdir, readdir, rename, rm, rmdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { lutraError } from '../../errors.js';
-import { syncDirectory } from '../durable.js';
+import { syncDirectory, syncing } from '../durable.js';
 import { fromSystem, onFile } from '../system-error.js';
 import { isMark, markDirectory, releaseMark, requireDead, takeOver } from './job-mark.js';
 import { exists, nearestDirectory, requireOther, requireReplaceable, requireSpace } from './output-path.js';
@@ -155,9 +155,13 @@ export class OutputDirectory implements Leftover {
     await requireSpace(dirname(this.path), Math.max(0, bytes - (await bytesIn(this.checkpoint))));
   }
 
-  /** Gives the checkpoint, synced file by file already, its final name, and removes the work directory. */
-  async publish(): Promise<void> {
-    await syncDirectory(this.checkpoint);
+  /**
+   * Gives the checkpoint, synced file by file already, its final name, and removes the work directory. From the new name on an
+   * abort comes too late.
+   */
+  async publish(signal?: AbortSignal): Promise<void> {
+    await syncing(signal, () => syncDirectory(this.checkpoint));
+    signal?.throwIfAborted();
     await onFile(this.path, async () => {
       if (await exists(this.path)) await this.#replace();
       else await rename(this.checkpoint, this.path);

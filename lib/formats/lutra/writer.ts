@@ -2,7 +2,7 @@ import { mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { type Dtype, type QuantizedTensor, rankOf, type Tensor } from '../../tensor/index.js';
-import { syncDirectory } from '../durable.js';
+import { syncDirectory, syncing } from '../durable.js';
 import { indexFile, SafetensorsWriter } from '../safetensors/index.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
@@ -116,8 +116,8 @@ export class CheckpointWriter {
   }
 
   /** Brings what was written to the disk. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
-  async sync(): Promise<void> {
-    await this.weights.sync();
+  async sync(options: Abortable = {}): Promise<void> {
+    await this.weights.sync(options);
   }
 
   /** Writes one quantized matrix. @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE` where it is not the planned one */
@@ -161,17 +161,16 @@ export class CheckpointWriter {
   ): Promise<StoredSizes> {
     const { plan, weights, output } = this;
     for (const [name, from] of plan.copied) await weights.copy(name, plan.source.reader, { from, signal });
-    await weights.close();
+    await weights.close({ signal });
     for (const name of plan.files) {
-      signal?.throwIfAborted();
-      await copyDocument(plan.source.directory, output.checkpoint, name, inputs[name]);
+      const options = { expected: inputs[name], signal };
+      await copyDocument(plan.source.directory, output.checkpoint, name, options);
     }
-    await this.#document(configFile, plan.config);
+    await this.#document(configFile, plan.config, signal);
     const outputs = await this.#outputs(signal);
-    for (const [name, content] of Object.entries(documents(outputs))) await this.#document(name, content);
-    signal?.throwIfAborted();
+    for (const [name, content] of Object.entries(documents(outputs))) await this.#document(name, content, signal);
     const sizes = await storedSizes(output.checkpoint);
-    await output.publish();
+    await output.publish(signal);
     return sizes;
   }
 
@@ -184,9 +183,10 @@ export class CheckpointWriter {
     return outputsOf(this.output.checkpoint, [configFile, ...weights, ...files], checksums, signal);
   }
 
-  async #document(name: string, content: object): Promise<void> {
+  async #document(name: string, content: object, signal: AbortSignal | undefined): Promise<void> {
     const path = join(this.output.checkpoint, name);
-    await onFile(path, () => writeFile(path, `${JSON.stringify(content, null, 2)}\n`, { flag: 'wx', flush: true }));
+    const text = `${JSON.stringify(content, null, 2)}\n`;
+    await onFile(path, () => syncing(signal, () => writeFile(path, text, { flag: 'wx', flush: true })));
   }
 
   /** Closes the files, whole or not. Idempotent. */

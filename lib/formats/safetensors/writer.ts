@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
+import { syncing } from '../durable.js';
 import { closeFile, readFully, writeFully } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
@@ -124,26 +125,27 @@ export class SafetensorsWriter {
   }
 
   /** Brings what was written so far to the disk. @throws `LUTRA_E_DISK_FULL`, `LUTRA_E_IO` */
-  async sync(): Promise<void> {
+  async sync({ signal }: WriteOptions = {}): Promise<void> {
     for (const name of [...this.#unsynced]) {
-      await onFile(join(this.directory, name), () => this.#handles.get(name)!.sync());
+      await onFile(join(this.directory, name), () => syncing(signal, () => this.#handles.get(name)!.sync()));
       this.#unsynced.delete(name);
     }
   }
 
   /** Writes the index, brings everything to the disk and closes. @throws `LUTRA_E_INTERNAL` where a tensor was never written */
-  async close(): Promise<void> {
+  async close({ signal }: WriteOptions = {}): Promise<void> {
     const [missing] = this.#missing;
     if (missing !== undefined)
       throw lutraError('LUTRA_E_INTERNAL', { message: 'a planned tensor was not written', where: quoted(missing) });
     for (const [name, handle] of this.#handles)
       await onFile(join(this.directory, name), async () => {
-        await handle.sync();
+        await syncing(signal, () => handle.sync());
         await closeFile(handle);
       });
     const { index } = this.plan;
     const path = join(this.directory, indexFile);
-    if (index !== null) await onFile(path, () => writeFile(path, index, { flag: 'wx', flush: true }));
+    if (index !== null)
+      await onFile(path, () => syncing(signal, () => writeFile(path, index, { flag: 'wx', flush: true })));
   }
 
   /** Closes the files, whole or not. Idempotent. */
