@@ -79,6 +79,10 @@ DecodePlan plan_decode(const PackedLayout& layout, int64_t rank, int slots);
 
 // Tiles of 16 rows a warp: planes have sums of their own, which take the registers of a second tile.
 constexpr int decode_row_tiles(bool planes) { return planes ? 1 : 2; }
+// Units before the range `split` of a row's units.
+constexpr int units_before(int units, int splits, int split) {
+  return static_cast<int>(static_cast<int64_t>(units) * split / splits);
+}
 constexpr int decode_block_rows(int row_tiles) { return kDecodeWarps * row_tiles * 16; }
 inline int64_t decode_row_blocks(int64_t rows, int row_tiles) { return ceil_div(rows, decode_block_rows(row_tiles)); }
 
@@ -96,6 +100,10 @@ constexpr int decode_sums_at(int column_tiles) { return 8 * column_tiles * decod
 constexpr int decode_shared_bytes(int column_tiles) {
   return decode_sums_at(column_tiles) + decode_chunk_units(column_tiles) * 8 * 8 * column_tiles * 4;
 }
+
+// What a launch is told of the weights, the sub-branch and the types, whatever the number of tokens.
+Status product_arguments(const PackedLayout& layout, const SubBranch& branch, int splits, int tokens, Dtype x_dtype,
+                         Dtype y_dtype, int parts, DecodeArguments* arguments);
 
 // Fills everything of a launch but the memory: codes, scales, offsets, x, y, partials, counters, branch.a to .sums.
 // `parts` as above; x and y f16, bf16 or f32.

@@ -8,6 +8,7 @@
 #include "cuda/lut_gemm/decode.h"
 #include "cuda/lut_gemm/decode_join.h"
 #include "cuda/lut_gemm/fragments.h"
+#include "cuda/lut_gemm/group_values.h"
 #include "cuda/lut_gemm/matrix_element.h"
 #include "cuda/lut_gemm/stored.h"
 #include "cuda/lut_gemm/sub_branch_kernel.h"
@@ -38,36 +39,6 @@ struct FoldSteps {
   }
 };
 
-// The tiles of 16 rows of a warp, in one tile of 64 of packing/layout.h.
-struct WarpRows {
-  int first;      // row of the matrix where the tile of 64 begins
-  int stride;     // rows that it stores
-  int row;        // of the tile of 64: the first of the lane's sums
-  int next_tile;  // 16, or 0 where a second tile would lie past the last row: it repeats the first, and is not stored
-};
-
-// Scales and offsets of the group that a warp is in, for the two rows of each tile that a lane's sums belong to.
-template <int kBits, bool kPlanes, int kRowTiles>
-struct GroupValues {
-  static constexpr int kScales = kPlanes ? kBits : 1;
-  uint32_t scales[kRowTiles][2][kScales];  // as stored
-  uint32_t offsets[kRowTiles][2];
-
-  LUTRA_DEVICE void fetch(const DecodeArguments& args, const WarpRows& rows, int group) {
-    const int64_t line = static_cast<int64_t>(rows.first) * args.groups + static_cast<int64_t>(group) * rows.stride;
-    LUTRA_UNROLL
-    for (int r = 0; r < kRowTiles; ++r) LUTRA_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      const int row = rows.row + (r == 0 ? 0 : rows.next_tile) + 8 * h;
-      LUTRA_UNROLL
-      for (int b = 0; b < kScales; ++b)
-        scales[r][h][b] = stored_bits(args.scales, line * kScales + b * rows.stride + row, args.scale_dtype);
-      if (args.offset_kind != static_cast<int32_t>(OffsetKind::kNone))
-        offsets[r][h] = stored_bits(args.offsets, line + row, args.offset_dtype);
-    }
-  }
-};
-
 template <typename Element, int kBits, bool kPlanes, int kColumnTiles>
 class DecodeBlock {
  public:
@@ -82,27 +53,19 @@ class DecodeBlock {
     const int row_block = block_index() % row_blocks;
     const int split = block_index() / row_blocks;
     DecodeBlock block(args, shared, row_block);
-    block.multiply(units_before(args, split), units_before(args, split + 1));
+    block.multiply(units_before(args.units, args.splits, split), units_before(args.units, args.splits, split + 1));
     block.store(row_block, split);
   }
 
  private:
-  LUTRA_DEVICE static int units_before(const DecodeArguments& args, int split) {
-    return static_cast<int>(static_cast<int64_t>(args.units) * split / args.splits);
-  }
-
   LUTRA_DEVICE DecodeBlock(const DecodeArguments& args, uint8_t* shared, int row_block)
       : args_(args), shared_(shared), lane_(thread_index() % kWarp), warp_(thread_index() / kWarp) {
-    const int tiles = static_cast<int>((args.rows + kTileRows - 1) / kTileRows);
     // Warps past the last row repeat the last tiles; nothing of theirs is stored.
+    const int tiles = row_tiles_of(args);
     int tile = (row_block * kDecodeWarps + warp_) * kRowTiles;
     if (tile >= tiles) tile = (tiles - 1) / kRowTiles * kRowTiles;
     codes_ = args.codes + static_cast<int64_t>(tile) * args.units * unit_words(kBits);
-    rows_.first = tile / 4 * PackedLayout::kTileRows;
-    rows_.stride = tiles * kTileRows - rows_.first;
-    if (rows_.stride > PackedLayout::kTileRows) rows_.stride = PackedLayout::kTileRows;
-    rows_.row = tile % 4 * kTileRows + lane_ / 4;
-    rows_.next_tile = tile + 1 < tiles ? kTileRows : 0;
+    rows_ = warp_rows(tile, tiles, lane_);
     LUTRA_UNROLL
     for (int r = 0; r < kRowTiles; ++r) LUTRA_UNROLL
     for (int n = 0; n < kColumnTiles; ++n) LUTRA_UNROLL
@@ -233,19 +196,10 @@ class DecodeBlock {
         float scales[kSums];
         LUTRA_UNROLL
         for (int p = 0; p < kSums; ++p) scales[p] = stored_number(values_.scales[r][h][p], args_.scale_dtype);
-        const float offset = offset_of(scales, values_.offsets[r][h]);
+        const float offset = offset_of<kBits, kPlanes>(args_, scales, values_.offsets[r][h]);
         LUTRA_UNROLL
-        for (int i = 0; i < 2; ++i) {
-          float& total = totals_[r][n][2 * h + i];
-          total = multiply_add(offset, x_sums[i], total);
-          LUTRA_UNROLL
-          for (int p = 0; p < kSums; ++p) {
-            const int from_top = kBits - 1 - p;
-            const float zero = kPlanes ? plane_zero(from_top) : 1.0f;
-            const float factor = kPlanes ? 1.0f / plane_step(from_top) : static_cast<float>(1 << kBits);
-            total = multiply_add(scales[p] * factor, multiply_add(-zero, x_sums[i], sums_[r][n][p][2 * h + i]), total);
-          }
-        }
+        for (int i = 0; i < 2; ++i)
+          fold_sums<kBits, kPlanes>(scales, offset, x_sums[i], sums_[r][n], 2 * h + i, totals_[r][n][2 * h + i]);
       }
     }
     clear_sums();
@@ -253,17 +207,6 @@ class DecodeBlock {
       if (group_ + 1 < args_.groups) ++group_;
       values_.fetch(args_, rows_, group_);
     }
-  }
-
-  LUTRA_DEVICE float offset_of(const float (&scales)[kSums], uint32_t stored) const {
-    if (args_.offset_kind == static_cast<int32_t>(OffsetKind::kReal)) return stored_number(stored, args_.offset_dtype);
-    if (args_.offset_kind == static_cast<int32_t>(OffsetKind::kZeroCode))
-      return -scales[0] * stored_number(stored, kStoredU8);
-    if constexpr (!kPlanes) return -scales[0] * static_cast<float>(1 << (kBits - 1));
-    float sum = 0.0f;
-    LUTRA_UNROLL
-    for (int p = 0; p < kSums; ++p) sum += scales[p];
-    return -0.5f * sum;
   }
 
   // Totals to shared memory, [column][row of the block], from where the block joins them row by row.

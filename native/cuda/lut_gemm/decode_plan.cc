@@ -44,17 +44,15 @@ DecodePlan plan_decode(const PackedLayout& layout, int64_t rank, int slots) {
   return plan;
 }
 
-Status decode_arguments(const PackedLayout& layout, const SubBranch& branch, const DecodePlan& plan, int tokens,
-                        Dtype x_dtype, Dtype y_dtype, int parts, DecodeArguments* arguments) {
+Status product_arguments(const PackedLayout& layout, const SubBranch& branch, int splits, int tokens, Dtype x_dtype,
+                         Dtype y_dtype, int parts, DecodeArguments* arguments) {
   LUTRA_TRY(check_layout(layout));
   LUTRA_TRY(check_sub_branch(layout, branch));
   if (layout.bits < 2 || layout.bits > 4) return error(Code::kUnsupported, "no kernel has this width", layout.bits);
   const auto floating = [](Dtype d) { return d == Dtype::kF32 || d == Dtype::kF16 || d == Dtype::kBF16; };
   if (!floating(x_dtype) || !floating(y_dtype)) return error(Code::kDtype, "x and y are f32, f16 or bf16");
-  if (tokens < 1 || tokens > kMaxDecodeTokens) return error(Code::kShape, "tokens out of range", tokens, 16);
   if (parts < 1 || parts > 3 || (parts > 1 && x_dtype != Dtype::kF32))
     return error(Code::kOption, "only f32 has more than one part", parts);
-  if (tokens * parts > 8 * kMaxColumnTiles) return error(Code::kShape, "tokens and parts together", tokens * parts, 32);
   if (fragment_units(layout) > (int64_t{1} << 24) || layout.groups() > (int64_t{1} << 30))
     return error(Code::kShape, "more columns than a launch counts", layout.cols);
   DecodeArguments& a = *arguments;
@@ -62,7 +60,7 @@ Status decode_arguments(const PackedLayout& layout, const SubBranch& branch, con
   a.rows = layout.rows;
   a.cols = layout.cols;
   a.units = static_cast<int32_t>(fragment_units(layout));
-  a.splits = plan.splits;
+  a.splits = splits;
   a.groups = static_cast<int32_t>(layout.groups());
   a.group_steps = a.groups == 1 ? a.units * kUnitSteps : static_cast<int32_t>(layout.group_size / kStepCols);
   a.tokens = tokens;
@@ -74,8 +72,16 @@ Status decode_arguments(const PackedLayout& layout, const SubBranch& branch, con
   a.offset_dtype = static_cast<int32_t>(layout.offset_kind == OffsetKind::kZeroCode ? Dtype::kU8 : layout.offset_dtype);
   a.branch.rank = static_cast<int32_t>(branch.rank);
   a.branch.dtype = static_cast<int32_t>(branch.dtype);
-  a.branch.k_shares = plan.k_shares;
-  a.branch.shares = branch.rank > 0 ? plan.shares : 0;
+  return ok_status();
+}
+
+Status decode_arguments(const PackedLayout& layout, const SubBranch& branch, const DecodePlan& plan, int tokens,
+                        Dtype x_dtype, Dtype y_dtype, int parts, DecodeArguments* arguments) {
+  if (tokens < 1 || tokens > kMaxDecodeTokens) return error(Code::kShape, "tokens out of range", tokens, 16);
+  LUTRA_TRY(product_arguments(layout, branch, plan.splits, tokens, x_dtype, y_dtype, parts, arguments));
+  if (tokens * parts > 8 * kMaxColumnTiles) return error(Code::kShape, "tokens and parts together", tokens * parts, 32);
+  arguments->branch.k_shares = plan.k_shares;
+  arguments->branch.shares = branch.rank > 0 ? plan.shares : 0;
   return ok_status();
 }
 

@@ -38,6 +38,20 @@ LUTRA_DEVICE void load_eight(const void* values, int64_t at, int64_t left, int32
   for (int i = 0; i < 8; ++i) eight[i] = i < left ? stored_float(values, at + i, dtype) : 0.0f;
 }
 
+// Four consecutive numbers; those past the first `left` are zero.
+LUTRA_DEVICE void load_four(const void* values, int64_t at, int64_t left, int32_t dtype, float (&four)[4]) {
+  const bool narrow = dtype == kStoredF16 || dtype == kStoredBF16;
+  const void* const from = static_cast<const uint16_t*>(values) + at;
+  if (narrow && left >= 4 && (reinterpret_cast<uintptr_t>(from) & 7) == 0) {
+    const Words2 words = load2(from);
+    LUTRA_UNROLL
+    for (int i = 0; i < 4; ++i) four[i] = stored_number(words.w[i / 2] >> (i % 2 * 16) & 0xffffu, dtype);
+    return;
+  }
+  LUTRA_UNROLL
+  for (int i = 0; i < 4; ++i) four[i] = i < left ? stored_float(values, at + i, dtype) : 0.0f;
+}
+
 // To nearest, ties to even; what is no number stays none.
 LUTRA_DEVICE uint32_t bfloat16_of(float value) {
   const uint32_t bits = bits_of(value);

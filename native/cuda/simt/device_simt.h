@@ -56,6 +56,10 @@ LUTRA_DEVICE Words4 load4(const void* p) {
   const uint4 v = __ldg(static_cast<const uint4*>(p));
   return {{v.x, v.y, v.z, v.w}};
 }
+LUTRA_DEVICE Words2 load2(const void* p) {
+  const uint2 v = __ldg(static_cast<const uint2*>(p));
+  return {{v.x, v.y}};
+}
 // What other blocks of this launch wrote: from L2, where they meet.
 LUTRA_DEVICE float load_written(const float* p) { return __ldcg(p); }
 
@@ -73,6 +77,21 @@ LUTRA_DEVICE uint32_t look(const uint32_t* counter) {
 // Every thread that reads what was published calls it after the one that looked has passed sync_block().
 LUTRA_DEVICE void after_look() { __threadfence(); }
 LUTRA_DEVICE void pause_spin() { __nanosleep(64); }
+
+// 16 bytes from memory to shared memory, past registers and L1. Each thread's copies since its last commit are one
+// group; wait_copies(n) returns when all but the last n groups of the thread (0 to 2) are there, for this thread alone.
+LUTRA_DEVICE void copy_async16(void* shared, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))), "l"(from)
+               : "memory");
+}
+LUTRA_DEVICE void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+LUTRA_DEVICE void wait_copies(int newer) {
+  if (newer == 0) asm volatile("cp.async.wait_group 0;" ::: "memory");
+  if (newer == 1) asm volatile("cp.async.wait_group 1;" ::: "memory");
+  if (newer == 2) asm volatile("cp.async.wait_group 2;" ::: "memory");
+}
 
 // Adds two halves into memory (the published LUT-GEMM's way to join its k tiles; the order is the hardware's).
 LUTRA_DEVICE void atomic_add_half2(uint32_t* p, uint32_t two) {

@@ -48,6 +48,12 @@ std::unique_ptr<Stack> take_stack() {
   return stack;
 }
 
+struct Copy {
+  void* to;
+  const void* from;
+  int group;
+};
+
 struct Fiber {
   ~Fiber() {
     if (stack) idle_stacks().push_back(std::move(stack));
@@ -58,6 +64,8 @@ struct Fiber {
   int block = 0;
   int thread = 0;
   int slot = 0;  // of the block among the resident ones
+  int copy_groups = 0;
+  std::vector<Copy> copies;  // on their way
 };
 
 enum class Meeting : uint8_t { kNone, kWarp, kShuffle, kMmaF16, kMmaBf16, kBlock };
@@ -142,6 +150,7 @@ class Grid {
   }
 
   const HostLaunch& launch() const { return launch_; }
+  bool coin() { return random_() & 1; }
   Block& block() { return blocks_[static_cast<size_t>(the_fiber->slot)]; }
 
  private:
@@ -172,6 +181,7 @@ class Grid {
       }
       fiber->block = block.index;
       fiber->thread = static_cast<int>(t);
+      fiber->copies.clear();
       fiber->slot = static_cast<int>(&block - blocks_.data());
       fiber->context.uc_stack.ss_sp = fiber->stack->memory();
       fiber->context.uc_stack.ss_size = kStackBytes;
@@ -293,6 +303,25 @@ void pause_spin() { the_grid->yield(); }
 
 void check_aligned(const void* p, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(p) % bytes != 0) the_grid->report("a load is not aligned");
+}
+
+void copy_async16(void* shared, const void* from) {
+  check_aligned(shared, 16);
+  check_aligned(from, 16);
+  if (the_grid->coin())
+    std::memcpy(shared, from, 16);
+  else
+    the_fiber->copies.push_back({shared, from, the_fiber->copy_groups});
+}
+
+void commit_copies() { ++the_fiber->copy_groups; }
+
+void wait_copies(int newer) {
+  std::vector<Copy>& copies = the_fiber->copies;
+  const auto arrives = [&](const Copy& copy) { return copy.group < the_fiber->copy_groups - newer; };
+  for (const Copy& copy : copies)
+    if (arrives(copy)) std::memcpy(copy.to, copy.from, 16);
+  std::erase_if(copies, arrives);
 }
 
 uint32_t publish(uint32_t* counter) {

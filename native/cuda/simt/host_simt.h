@@ -54,19 +54,26 @@ inline Words4 load4(const void* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-inline Words4 load_once4(const uint32_t* p) { return load4(p); }
-inline Words2 load_once2(const uint32_t* p) {
+inline Words2 load2(const void* p) {
   check_aligned(p, 8);
   Words2 v;
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+inline Words4 load_once4(const uint32_t* p) { return load4(p); }
+inline Words2 load_once2(const uint32_t* p) { return load2(p); }
 template <typename T>
 inline T load(const T* p) {
   check_aligned(p, sizeof(T));
   return *p;
 }
 inline float load_written(const float* p) { return *p; }
+
+// Each copy happens at once or when it is waited for, drawn at random: code that waits too little finds what was there
+// before, and code that copies too early writes over what others still read.
+void copy_async16(void* shared, const void* from);
+void commit_copies();
+void wait_copies(int newer);
 
 // Fibers share one thread of the host: plain memory is in order, and others get their turn at each of these.
 uint32_t publish(uint32_t* counter);

@@ -15,10 +15,12 @@
 #define LUTRA_DEVICE __device__ __forceinline__
 #define LUTRA_DEVICE_CALL static __device__ __noinline__
 #define LUTRA_UNROLL _Pragma("unroll")
+#define LUTRA_ROLLED _Pragma("unroll 1")
 #else
 #define LUTRA_DEVICE inline
 #define LUTRA_DEVICE_CALL inline
 #define LUTRA_UNROLL
+#define LUTRA_ROLLED
 #endif
 
 namespace lutra::cuda {

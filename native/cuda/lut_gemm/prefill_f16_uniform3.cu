@@ -1,0 +1,3 @@
+#include "cuda/lut_gemm/prefill_instance.cuh"
+
+lutra::cuda::PrefillKernels lutra::cuda::prefill_f16_uniform3() { return prefill_instances<HalfElement, 3, false>(); }
