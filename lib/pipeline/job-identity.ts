@@ -44,7 +44,7 @@ function differences(found: unknown, expected: unknown, path: string): Differenc
     // Of another method, the options have nothing to be compared with.
     if (found.method !== expected.method) return differences(found.method, expected.method, `${path}.method`);
     const keys = new Set([...Object.keys(found), ...Object.keys(expected)]);
-    return [...keys].flatMap((key) => differences(found[key], expected[key], `${path}.${key}`));
+    return [...keys].flatMap((key) => differences(own(found, key), own(expected, key), `${path}.${key}`));
   }
   if (JSON.stringify(found) === JSON.stringify(expected)) return [];
   return [{ path, found: textOf(found), expected: textOf(expected) }];
@@ -57,6 +57,10 @@ function textOf(value: unknown): string {
   const text = JSON.stringify(value);
   return text.length > 120 ? `${text.slice(0, 117)}...` : text;
 }
+
+/** A journal may have keys that every object inherits. */
+const own = (record: Record<string, unknown>, key: string): unknown =>
+  Object.hasOwn(record, key) ? record[key] : undefined;
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);

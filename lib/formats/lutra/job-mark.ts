@@ -4,11 +4,23 @@ import { readdir, rename, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { lutraError } from '../../errors.js';
+import { quoted } from '../strict-json.js';
 import { fromSystem, onFile } from '../system-error.js';
 
 /** All that the mark says is its name, so that it is never seen half written, and no other job's mark has the same one. */
-const pattern = /^\.lutra-job-(?:released|(\d+)-([\da-f.]+)-(.+))$/;
+const pattern = /^\.lutra-job-(\d+)-([\da-f.]+)-(.+)$/;
 const released = '.lutra-job-released';
+
+/** Whose a directory is; null of a mark that its job has released. */
+type Owner = { pid: number; born: string; host: string } | null;
+
+/** What the name of a file says as a mark; undefined where it is none. */
+export function ownerOf(name: string): Owner | undefined {
+  if (name === released) return null;
+  const [, pid, born, host] = pattern.exec(name) ?? [];
+  if (pid === undefined || born === undefined || host === undefined) return undefined;
+  return { pid: Number(pid), born, host };
+}
 
 /**
  * Marks a new directory as this job's: process id, the process's birth and a number of the mark's own, host. @returns the path of the mark
@@ -50,7 +62,7 @@ export async function releaseMark(path: string): Promise<void> {
   await onFile(path, () => rename(path, join(dirname(path), released)));
 }
 
-export const isMark = (name: string): boolean => pattern.test(basename(name));
+export const isMark = (name: string): boolean => ownerOf(basename(name)) !== undefined;
 
 const ownMark = (): string =>
   `.lutra-job-${process.pid}-${birthOf(process.pid) ?? '0'}.${randomBytes(4).toString('hex')}-${thisHost()}`;
@@ -72,24 +84,31 @@ export async function requireDead(directory: string): Promise<void> {
 }
 
 async function deadMark(directory: string): Promise<string> {
-  const marks = await marksOf(directory);
-  const [mark = '', pid, born = '', host = ''] = pattern.exec(marks[0] ?? '') ?? [];
-  if (marks.length !== 1)
+  const [mark, another] = await marksOf(directory);
+  if (mark === undefined || another !== undefined)
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'this is where the output would grow, and no leftover of a job: it will not be removed',
       where: directory,
       hint: 'Remove it yourself, or choose another output directory.',
     });
-  if (pid !== undefined && (host !== thisHost() || isRunning(Number(pid), born)))
+  requireEnded(ownerOf(mark) ?? null, directory, mark);
+  return mark;
+}
+
+/** @throws `LUTRA_E_EXISTS` where the owner may be at work */
+export function requireEnded(owner: Owner, directory: string, mark: string): void {
+  if (owner === null) return;
+  const { pid, born, host } = owner;
+  const here = host === thisHost();
+  if (!here || isRunning(pid, born))
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'another job is writing this output',
       where: directory,
-      found: host === thisHost() ? `process ${pid}` : `process ${pid} of ${decodeURIComponent(host)}`,
+      found: here ? `process ${pid}` : `process ${pid} of ${hostText(host)}`,
       hint:
-        `Wait for it or end it. If it is no more, rename ${mark} in that directory to ${released}: the same job then goes on ` +
+        `Wait for it or end it. If it is no more, rename ${quoted(mark)} in that directory to ${released}: the same job then goes on ` +
         'with what is there.',
     });
-  return marks[0]!;
 }
 
 function isRunning(pid: number, born: string): boolean {
@@ -121,3 +140,12 @@ function birthOf(pid: number): string | null {
 }
 
 const thisHost = (): string => encodeURIComponent(hostname());
+
+/** As a mark has it, where that is no name of a host that lutra wrote. */
+function hostText(host: string): string {
+  try {
+    return quoted(decodeURIComponent(host));
+  } catch {
+    return quoted(host);
+  }
+}

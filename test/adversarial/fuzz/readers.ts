@@ -1,12 +1,17 @@
+import { hostname } from 'node:os';
 import { parseJsonObject } from '../../../lib/formats/json-file.js';
 import { defaultLimits, type ReadLimits } from '../../../lib/formats/limits.js';
 import { bytesOf } from '../../../lib/formats/lutra/index.js';
+import { ownerOf, requireEnded } from '../../../lib/formats/lutra/job-mark.js';
 import { parseQuantizationConfig } from '../../../lib/formats/lutra/quantization-config.js';
 import { headerLength, lengthBytes, parseHeader } from '../../../lib/formats/safetensors/header.js';
 import { parseShardIndex } from '../../../lib/formats/safetensors/shard-index.js';
 import { parseSettings } from '../../../lib/formats/settings.js';
+import type { JsonObject } from '../../../lib/formats/strict-json.js';
 import { eosIdsOf } from '../../../lib/inference/generation-config.js';
 import { buildGraph, parseConfig } from '../../../lib/models/index.js';
+import { checksumOf, contentOf } from '../../../lib/pipeline/journal.js';
+import { provenance } from '../../../lib/pipeline/manifest.js';
 import { checkManifest } from '../../../lib/pipeline/read-manifest.js';
 import { normalizeRecipe } from '../../../lib/quantization/index.js';
 import { Tokenizer } from '../../../lib/tokenizer/index.js';
@@ -121,6 +126,28 @@ const manifest = {
   badWindows: [{ block: 1, window: 2 }],
 };
 
+const journal = {
+  identity: {
+    lutra: provenance(),
+    ...{ recipe, shardBytes: 5e9, calibration: manifest.calibration, inputs: manifest.inputs },
+  },
+  chosen: { recipe, scaleDtypes: { 'a.weight': 'f16' } },
+  blocks: [
+    {
+      layers: manifest.layers,
+      transforms: [{ method: 'awq', ratio: 0.5 }],
+      finetune: [],
+      badWindows: manifest.badWindows,
+      tensors: { 'a.codes': 19088743 },
+    },
+  ],
+  activations: { inputs: [1, 2 ** 32 - 1], heldOut: null },
+};
+const sealed = async (content: object) => ({ crc32c: await checksumOf(content), journal: content });
+
+// Of a process that there cannot be: a change of the host makes it one that may be at work.
+const marks = ['released', `4194305-7.0123abcd.89abcdef-${encodeURIComponent(hostname())}`];
+
 /** Every reader of lutra, by name. */
 export const readers: Readonly<Record<string, Reader>> = {
   header: {
@@ -166,6 +193,23 @@ export const readers: Readonly<Record<string, Reader>> = {
   manifest: {
     seeds: json(manifest, { ...manifest, calibration: null }),
     read: (bytes) => checkManifest(object(bytes, 'fuzz'), 'fuzz'),
+  },
+  // As it lies on the disk: hardly a change gets past the checksum.
+  journal: {
+    seeds: json(await sealed(journal)),
+    read: (bytes) => contentOf(object(bytes, 'fuzz'), 'fuzz'),
+  },
+  // As somebody would write it who also knows the checksum.
+  'sealed-journal': {
+    seeds: json(journal, { ...journal, blocks: [], activations: null }),
+    read: async (bytes) => contentOf((await sealed(object(bytes, 'fuzz'))) as JsonObject, 'fuzz'),
+  },
+  mark: {
+    seeds: marks.map((mark) => Buffer.from(`.lutra-job-${mark}`)),
+    read: (bytes) => {
+      const name = Buffer.from(bytes).toString();
+      requireEnded(ownerOf(name) ?? null, 'fuzz', name);
+    },
   },
   'recipe-json': {
     seeds: json(recipe, shorthand),

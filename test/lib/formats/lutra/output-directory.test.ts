@@ -211,7 +211,7 @@ describe('a partial output that is no leftover is never removed, even with overw
   test.each([
     ['a stranger’s', undefined, undefined],
     ['a running job’s', markOf(process.ppid), `process ${process.ppid}`],
-    ['another machine’s', markOf(2 ** 22 + 1, '7.0', 'else where'), `process ${2 ** 22 + 1} of else where`],
+    ['another machine’s', markOf(2 ** 22 + 1, '7.0', 'else where'), `process ${2 ** 22 + 1} of "else where"`],
   ])('%s', async (_, mark, found) => {
     const { parent, model } = parentWithModel();
     const partial = markedPartial(parent, mark);
@@ -220,7 +220,7 @@ describe('a partial output that is no leftover is never removed, even with overw
       const error = await failureOf(() => create(model, join(parent, 'out'), overwrite));
       expect([error.code, error.where]).toEqual(['LUTRA_E_EXISTS', partial]);
       expect(error.found).toBe(found);
-      expect(error.hint).toMatch(mark ? /rename \.lutra-job-/ : /remove/i);
+      expect(error.hint).toMatch(mark ? /rename "\.lutra-job-/ : /remove/i);
     }
     expect(readdirSync(partial)).toEqual(before);
   });
