@@ -133,6 +133,8 @@ const optionOf: Readonly<Record<string, string>> = {
   'calibration.sequenceLength': '--sequence-length',
   'calibration.seed': '--seed',
   'calibration.maxBadWindows': '--max-bad-windows',
+  'quantizeModel.model': '<modelDir>',
+  'quantizeModel.out': '--out',
 };
 
 /** Names the file that a recipe is in, and the options that say the rest. */
@@ -237,5 +239,6 @@ function render(result: QuantizationResult): string {
   const resumed =
     result.resumedBlocks > 0 ? [`${counted(result.resumedBlocks, 'block')} taken over from an earlier run`] : [];
   const counts = `warnings: ${kinds.join(', ') || 'none'}`;
-  return [table(head, rows), ...warnings, ...left, ...tuned, ...resumed, counts, summary].join('\n');
+  const notes = result.notes.map((note) => `note: ${note}`);
+  return [table(head, rows), ...warnings, ...left, ...tuned, ...resumed, ...notes, counts, summary].join('\n');
 }

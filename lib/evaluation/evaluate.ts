@@ -76,6 +76,12 @@ const maxLogits = 2 ** 24;
  *   `signal.reason`
  */
 export async function evaluate(model: MeasuredModel, options: EvaluationOptions): Promise<Evaluation> {
+  if (typeof options !== 'object' || options === null)
+    throw lutraError('LUTRA_E_OPTION', {
+      message: 'the options are an object',
+      where: 'evaluate.options',
+      found: String(options),
+    });
   const { text, reference, separator, signal, mode = 'exact' } = options;
   signal?.throwIfAborted();
   checkMode(mode, 'evaluate.mode');

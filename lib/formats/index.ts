@@ -25,6 +25,7 @@ export {
   type StoredSizes,
   storedSizes,
 } from './lutra/index.js';
+export { requireDirectory } from './model-directory.js';
 export { closeFile, containedFile, readToEnd } from './open-file.js';
 export {
   crc32c,

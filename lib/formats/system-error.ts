@@ -15,13 +15,30 @@ export function fromSystem(error: unknown, where: string): unknown {
   const { code, syscall } = error as NodeJS.ErrnoException;
   if (typeof code !== 'string' || typeof syscall !== 'string') return error;
   const kind = codes[code] ?? 'LUTRA_E_IO';
-  return lutraError(kind, { message: sentences[kind] ?? 'the file system refused', where, found: code, cause: error });
+  return lutraError(kind, {
+    message: sentences[kind] ?? words[code] ?? 'the file system refused',
+    where,
+    found: code,
+    cause: error,
+  });
 }
 
 const sentences: Partial<Record<LutraErrorCode, string>> = {
   LUTRA_E_NOT_FOUND: 'there is no such file or directory',
   LUTRA_E_EXISTS: 'it exists already',
   LUTRA_E_DISK_FULL: 'the disk is full',
+};
+
+const words: Readonly<Record<string, string>> = {
+  EACCES: 'permission is denied',
+  EPERM: 'the operation is not permitted',
+  EROFS: 'the file system is read-only',
+  EISDIR: 'it is a directory',
+  ELOOP: 'symbolic links lead in a circle',
+  ENAMETOOLONG: 'the name is too long',
+  EMFILE: 'the process has too many files open',
+  ENFILE: 'the system has too many files open',
+  EIO: 'the disk failed',
 };
 
 /** Runs a piece of file work and rethrows what the file system says as LutraErrors about `where`. */

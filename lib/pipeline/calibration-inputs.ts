@@ -74,6 +74,22 @@ export async function readCalibration(
   return { windows, heldOut: others, sequenceLength, tokens: tokens.length, record };
 }
 
+/** A token in as many windows on average, or more, has been seen before. */
+const many = 8;
+
+/** Sentences on windows that are many more than the text has to offer. */
+export function windowNotes({ windows, heldOut, sequenceLength, tokens }: CalibrationInputs): string[] {
+  const note = (count: number, what: string) => {
+    const times = Math.round((count * sequenceLength) / tokens);
+    if (times < many) return [];
+    return [
+      `${count} ${what} of ${sequenceLength} tokens each, from a text of ${tokens}: a token is in about ${times} of them; ` +
+        'so many tell little new, a longer text does',
+    ];
+  };
+  return [...note(windows.length, 'calibration windows'), ...note(heldOut.length, 'held-out windows')];
+}
+
 function wholeNumber(value: unknown, option: string, least: number, most: number): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= least && value <= most) return value;
   throw lutraError('LUTRA_E_OPTION', {

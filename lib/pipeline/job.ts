@@ -139,6 +139,8 @@ export interface QuantizationResult {
   finetune: FinetuneResult[];
   /** Calibration windows that were left out, in the order in which that was found. */
   badWindows: BadWindow[];
+  /** What the plan has told and was no reason to refuse, such as a text too short for so many windows. */
+  notes: string[];
   /** How often each kind of warning was recorded, `badWindow` for windows that were left out; empty where all went the plain way. */
   warnings: Record<string, number>;
 }

@@ -23,8 +23,18 @@ export function checkMemory({ peakBytes, at, parts }: MemoryEstimate, limitBytes
     where: at,
     found: `${bytesText(peakBytes)} (${list.map(([part, bytes]) => `${part} ${bytesText(bytes)}`).join(', ')})`,
     expected: `at most ${bytesText(limitBytes)}`,
-    hint: 'Allow more memory, or give shorter calibration windows or a method without Hessians.',
+    hint: hintFor(peakBytes, parts, limitBytes),
   });
+}
+
+/** What would help: nothing that the job does makes the process itself smaller. */
+function hintFor(peakBytes: number, parts: MemoryEstimate['parts'], limitBytes: number): string {
+  if (parts.process >= limitBytes)
+    return `The process itself, before any work, is above that: allow at least ${bytesText(peakBytes)}.`;
+  const ways = [`allow ${bytesText(peakBytes)}`];
+  if (parts.window > 0) ways.push('give shorter calibration windows');
+  if (parts.hessians > 0) ways.push('choose a method without Hessians');
+  return `To fit, ${ways.join(', or ')}.`;
 }
 
 /**

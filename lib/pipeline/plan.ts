@@ -1,4 +1,5 @@
 import { bytesOf } from '../formats/index.js';
+import { checkOptions } from '../ops/index.js';
 import { gridOf, type Recipe } from '../quantization/index.js';
 import { elements } from '../tensor/index.js';
 import type { QuantizationJob } from './job.js';
@@ -73,6 +74,7 @@ export async function planQuantization(
   job: QuantizationJob,
   options: { measureTime?: boolean } = {},
 ): Promise<QuantizationPlan> {
+  checkOptions(options, { measureTime: true }, 'planQuantization');
   await using prepared = await prepareJob(job);
   const plan = planOf(job, prepared);
   return options.measureTime ? { ...plan, time: await measureTime(prepared, job) } : plan;

@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { requireSource } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
 import {
   type Checkpoint,
@@ -10,12 +9,12 @@ import {
   readCheckpoint,
 } from '../formats/index.js';
 import { buildGraph, parseConfig } from '../models/index.js';
-import { checkOptions, checkThreads } from '../ops/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { checkBudget } from './allocate.js';
-import { type CalibrationInputs, readCalibration, windowSizes } from './calibration-inputs.js';
+import { type CalibrationInputs, readCalibration, windowNotes, windowSizes } from './calibration-inputs.js';
+import { checkJob } from './check-job.js';
 import { type InputFile, inputFiles, type ReadFiles } from './input-files.js';
-import { calibrationKeys, jobKeys, type QuantizationJob } from './job.js';
+import type { QuantizationJob } from './job.js';
 import { estimateMemory, type MemoryEstimate } from './memory-estimate.js';
 import { checkMemory } from './memory-limit.js';
 import { checkPlan, entriesOf } from './preflight.js';
@@ -62,10 +61,7 @@ export interface PreparedJob {
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md
  */
 export async function prepareJob(job: QuantizationJob): Promise<PreparedJob> {
-  checkOptions(job, jobKeys, 'quantizeModel');
-  if (job.calibration) checkOptions(job.calibration, calibrationKeys, 'calibration');
-  job.signal?.throwIfAborted();
-  checkThreads(job.threads ?? 0, 'quantizeModel.threads');
+  await checkJob(job);
   const recipe = normalizeRecipe(job.recipe);
   requireCalibration(job, recipe);
   const source = await readCheckpoint(job.model);
@@ -114,7 +110,9 @@ async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint
     if ((await look()).leftover === 'none') return null;
     throw error;
   });
-  const notes = calibration ? strangers : [...strangers, ...(await tokenizerNotes(job.model, config))];
+  const notes = calibration
+    ? [...strangers, ...windowNotes(calibration)]
+    : [...strangers, ...(await tokenizerNotes(job.model, config))];
   return {
     recipe,
     source,
@@ -146,7 +144,6 @@ const readsCalibration = ({ calibration }: QuantizationJob, recipe: Recipe): boo
   needsCalibration(recipe) || (calibration?.heldOut ?? 0) > 0;
 
 function requireCalibration({ calibration }: QuantizationJob, recipe: Recipe): void {
-  if (calibration) requireSource(calibration);
   if (!calibration && needsCalibration(recipe))
     throw lutraError('LUTRA_E_OPTION', {
       message: 'this recipe needs a calibration text',

@@ -47,8 +47,8 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
 
 async function runJob(job: QuantizationJob): Promise<QuantizationResult> {
   const started = performance.now();
-  const { signal, threads = 0, strict = false, onProgress, onLayer } = job;
   await using prepared = await prepareJob(job);
+  const { signal, threads = 0, strict = false, onProgress, onLayer } = job;
   const { recipe, model, calibration, checkpoint: supposed } = prepared;
   const log = new RunLog();
   const watch = memoryWatch(job.maxMemoryBytes);
@@ -60,7 +60,9 @@ async function runJob(job: QuantizationJob): Promise<QuantizationResult> {
     if (event.phase !== 'plan') watch(placeOf(event));
   };
   const context: JobContext = { recipe, strict, threads, signal, report, onLayer };
-  report({ phase: 'plan', plan: planOf(job, prepared) });
+  const plan = planOf(job, prepared);
+  const { notes } = plan;
+  report({ phase: 'plan', plan });
   if (calibration) reportCalibration(calibration, context);
   const run = await JobRun.claim(job, prepared.source.directory, model.graph.blocks.length);
   try {
@@ -74,13 +76,13 @@ async function runJob(job: QuantizationJob): Promise<QuantizationResult> {
     const identity = { lutra: provenance(), ...known, calibration: calibration?.record ?? null, inputs };
     earlier?.requireSame(identity);
     if (earlier && run.output.leftover === 'published')
-      return resultOf(job.out, await run.finishPublished(earlier, identity), started);
+      return resultOf({ out: job.out, notes }, await run.finishPublished(earlier, identity), started);
     const chosen = earlier?.choices ?? (await choose({ model, calibration, scaleDtypes: scaleDtypes!, run }, context));
     const journal = earlier ?? run.begin(identity, chosen);
-    const plan = await prepared.planFor(chosen.recipe, chosen.scaleDtypes);
-    const work = { model, identity, calibration, journal, plan, run, log };
+    const checkpoint = await prepared.planFor(chosen.recipe, chosen.scaleDtypes);
+    const work = { model, identity, calibration, journal, plan: checkpoint, run, log };
     const written = await writeLayers(work, { ...context, recipe: chosen.recipe }, started);
-    return resultOf(job.out, written, started);
+    return resultOf({ out: job.out, notes }, written, started);
   } catch (error) {
     throw await run.leave(error);
   }
@@ -177,9 +179,13 @@ async function withStores(
 /** What a run tells of the output that it has written or finished. */
 type Written = JobResults & StoredSizes & Pick<QuantizationResult, 'resumedBlocks'>;
 
-function resultOf(out: string, { bitsPerWeight, ...written }: Written, started: number): QuantizationResult {
+function resultOf(
+  told: Pick<QuantizationResult, 'out' | 'notes'>,
+  { bitsPerWeight, ...written }: Written,
+  started: number,
+): QuantizationResult {
   return {
-    out,
+    ...told,
     bitsPerWeight: bitsPerWeight ?? 0,
     seconds: secondsSince(started),
     peakRssBytes: peakRssBytes(),

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type LutraError, lutraError } from '../errors.js';
-import { readOwnJson } from '../formats/index.js';
+import { readOwnJson, requireDirectory } from '../formats/index.js';
 import { type Manifest, manifestFile } from './manifest.js';
 
 /** A file of the directory itself: what a manifest names is opened. */
@@ -39,10 +39,11 @@ const schema = z.looseObject({
 /**
  * The manifest of a checkpoint directory.
  *
- * @throws `LUTRA_E_MANIFEST` where there is none, or it lacks what this version of lutra records; `LUTRA_E_HEADER` where it is
+ * @throws `LUTRA_E_OPTION` and `LUTRA_E_NOT_FOUND` for what is no directory, `LUTRA_E_MANIFEST` where there is none, or it lacks what this version of lutra records; `LUTRA_E_HEADER` where it is
  *   no JSON; `LUTRA_E_IO`
  */
 export async function readManifest(directory: string): Promise<Manifest> {
+  await requireDirectory(directory);
   const path = join(directory, manifestFile);
   const found = await readOwnJson(path).catch((error: unknown) => {
     throw (error as Partial<LutraError>).code === 'LUTRA_E_NOT_FOUND' ? noManifest(path, error) : error;

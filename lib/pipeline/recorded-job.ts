@@ -1,25 +1,37 @@
 import { join } from 'node:path';
-import type { CorpusSource } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
 import { addon } from '../native/index.js';
-import type { ExpectedInputs, QuantizationJob } from './job.js';
+import { checkOptions } from '../ops/index.js';
+import { type ExpectedInputs, jobKeys, type QuantizationJob } from './job.js';
 import { type Manifest, manifestFile, provenance } from './manifest.js';
 import { readManifest } from './read-manifest.js';
 
 /** What a manifest does not tell of a job: where things are, and how it is to run. */
-export type Repetition = Omit<QuantizationJob, 'recipe' | 'calibration' | 'shardBytes' | 'expected'> & {
+export type Repetition = Omit<QuantizationJob, Recorded> & {
   /** The calibration text, where the job read one; how it is cut stands in the manifest. */
-  calibration?: CorpusSource | undefined;
+  calibration?: { file: string; texts?: undefined } | { texts: readonly string[]; file?: undefined } | undefined;
 };
+
+type Recorded = 'recipe' | 'calibration' | 'shardBytes' | 'expected';
+
+const { recipe: _, shardBytes: __, expected: ___, ...repetitionKeys } = jobKeys;
+const textKeys = { file: true, texts: true } as const;
+
+/** What the manifest tells is not to be told again: it would have no effect. @throws `LUTRA_E_OPTION` */
+function checkRepetition(repetition: Repetition): void {
+  checkOptions(repetition, repetitionKeys, 'recordedJob');
+  if (repetition.calibration != null) checkOptions(repetition.calibration, textKeys, 'recordedJob.calibration');
+}
 
 /**
  * The job that made the checkpoint in `directory`, to be run again on the same inputs: `quantizeModel` then writes the same
  * bytes, or refuses inputs that are others than the manifest's.
  *
- * @throws `LUTRA_E_MANIFEST`; `LUTRA_E_NOT_REPEATABLE` for a checkpoint of another version of lutra or another instruction set,
+ * @throws `LUTRA_E_OPTION` for fields that the manifest tells itself; `LUTRA_E_MANIFEST`; `LUTRA_E_NOT_REPEATABLE` for a checkpoint of another version of lutra or another instruction set,
  *   whose bytes would differ; `LUTRA_E_OPTION` where the calibration text is missing, or one is given and none was read
  */
 export async function recordedJob(directory: string, repetition: Repetition): Promise<QuantizationJob> {
+  checkRepetition(repetition);
   const manifest = await readManifest(directory);
   const where = join(directory, manifestFile);
   requireSameMaker(manifest, where);

@@ -1,7 +1,8 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LutraError } from '../errors.js';
-import { checksumText, crc32c, hashFile, onFile, openSafetensors } from '../formats/index.js';
+import { checksumText, crc32c, hashFile, onFile, openSafetensors, requireDirectory } from '../formats/index.js';
+import { checkOptions } from '../ops/index.js';
 import { manifestFile, runLogFile } from './manifest.js';
 import { readManifest } from './read-manifest.js';
 
@@ -10,7 +11,7 @@ export interface Difference {
   /** A file or stored tensor of the checkpoint, or a file of the model that it was made from. */
   what: 'file' | 'tensor' | 'input';
   name: string;
-  /** `unreadable`: there, but not to be read as what it is; `found` says why. A tensor of an unreadable file is missing. */
+  /** `unreadable`: there, but not to be read as what it is; `found` says why, and how many tensors are lost with it. */
   state: 'changed' | 'missing' | 'extra' | 'unreadable';
   /** Hash that the manifest has; null where it does not name it. */
   expected: string | null;
@@ -39,19 +40,27 @@ export interface VerifyOptions {
  * Compares a checkpoint that `quantizeModel` wrote with its manifest: every file by SHA-256, every stored tensor by CRC-32C.
  * Reads all of it. Damage is what the result tells of, not an error.
  *
- * @throws `LUTRA_E_MANIFEST` where no manifest tells what should be there; `LUTRA_E_HEADER` where it is no JSON;
+ * @throws `LUTRA_E_OPTION`; `LUTRA_E_MANIFEST` where no manifest tells what should be there; `LUTRA_E_HEADER` where it is no JSON;
  *   `LUTRA_E_NOT_FOUND`, `LUTRA_E_IO`
  */
 export async function verifyCheckpoint(directory: string, options: VerifyOptions = {}): Promise<Verification> {
+  checkOptions(options, { model: true, signal: true }, 'verifyCheckpoint');
   const { model, signal } = options;
   const { inputs, outputs } = await readManifest(directory);
   const present = await onFile(directory, () => readdir(directory));
-  if (model !== undefined) await onFile(model, () => readdir(model));
+  if (model !== undefined) await requireDirectory(model, 'verifyCheckpoint.model');
   const files = present.filter((name) => name !== manifestFile && name !== runLogFile).sort();
+  const inFiles = await compareFiles('file', directory, outputs.files, signal);
+  const inTensors = await compareTensors(directory, files, outputs.tensors, signal);
+  const { unreadable } = inTensors;
+  const lost = unreadable.length > 0 || inFiles.some(({ name, state }) => state === 'missing' && isWeights(name));
   const differences = [
-    ...(await compareFiles('file', directory, outputs.files, signal)),
+    ...inFiles.filter(({ name }) => !unreadable.some((file) => file.name === name)),
     ...files.filter((name) => !Object.hasOwn(outputs.files, name)).map((name) => extra('file', name)),
-    ...(await compareTensors(directory, files, outputs.tensors, signal)),
+    ...unreadable,
+    ...inTensors.differences,
+    // Those of a file that cannot be read, or is missing, are told with it.
+    ...(lost ? [] : inTensors.missing),
     ...(model === undefined ? [] : await compareFiles('input', model, inputs, signal)),
   ];
   return {
@@ -90,10 +99,11 @@ async function compareTensors(
   files: readonly string[],
   checksums: Readonly<Record<string, string>>,
   signal: AbortSignal | undefined,
-): Promise<Difference[]> {
+): Promise<{ differences: Difference[]; unreadable: Difference[]; missing: Difference[] }> {
   const differences: Difference[] = [];
+  const unreadable: Difference[] = [];
   const seen = new Set<string>();
-  for (const file of files.filter((name) => name.endsWith('.safetensors'))) {
+  for (const file of files.filter(isWeights)) {
     try {
       await using reader = await openSafetensors(join(directory, file));
       for (const name of reader.entries.keys()) {
@@ -107,13 +117,21 @@ async function compareTensors(
       }
     } catch (error) {
       const { message } = requireTyped(error);
-      differences.push({ what: 'file', name: file, state: 'unreadable', expected: null, found: message });
+      unreadable.push({ what: 'file', name: file, state: 'unreadable', expected: null, found: message });
     }
   }
-  for (const [name, expected] of Object.entries(checksums))
-    if (!seen.has(name)) differences.push({ what: 'tensor', name, state: 'missing', expected, found: null });
-  return differences;
+  const missing = Object.entries(checksums)
+    .filter(([name]) => !seen.has(name))
+    .map(([name, expected]): Difference => ({ what: 'tensor', name, state: 'missing', expected, found: null }));
+  const last = unreadable.at(-1);
+  if (last)
+    last.found +=
+      `. ${missing.length} of ${Object.keys(checksums).length} tensors are in no file that can be read. ` +
+      'Copy the file again from where it is whole, or quantize the model again';
+  return { differences, unreadable, missing };
 }
+
+const isWeights = (name: string): boolean => name.endsWith('.safetensors');
 
 const extra = (what: 'file' | 'tensor', name: string): Difference => ({
   what,

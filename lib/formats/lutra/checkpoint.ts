@@ -1,9 +1,10 @@
 import { join } from 'node:path';
-import { lutraError } from '../../errors.js';
+import { LutraError, lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { elements, QuantizedTensor, type Tensor } from '../../tensor/index.js';
-import { readModelJson } from '../json-file.js';
+import { type ModelJson, readModelJson } from '../json-file.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
+import { checkpointHint, requireDirectory } from '../model-directory.js';
 import { openSafetensors, type SafetensorsDtype, type SafetensorsReader } from '../safetensors/index.js';
 import { type JsonObject, quoted } from '../strict-json.js';
 import { listOf, type Part, type Parts, partSuffixes, partsOf, stemOf } from './parts.js';
@@ -180,15 +181,10 @@ export async function readCheckpoint(
   directory: string,
   options: { limits?: Partial<ReadLimits> } = {},
 ): Promise<Checkpoint> {
-  if (typeof directory !== 'string' || directory === '')
-    throw lutraError('LUTRA_E_OPTION', {
-      message: 'the directory of a checkpoint is needed',
-      where: 'directory',
-      found: directory === '' ? "''" : typeof directory,
-    });
+  await requireDirectory(directory);
   const limits = withDefaults(options.limits);
-  const { value: config, sha256 } = await readModelJson(directory, configFile, limits.configBytes, limits);
   const where = join(directory, configFile);
+  const { value: config, sha256 } = await readConfig(directory, limits);
   const quantization = parseQuantizationConfig(config.quantization_config, where);
   const reader = await openSafetensors(directory, limits);
   try {
@@ -196,6 +192,16 @@ export async function readCheckpoint(
     return new Checkpoint(directory, config, sha256, quantization, tensors, reader);
   } catch (error) {
     await reader.close();
+    throw error;
+  }
+}
+
+async function readConfig(directory: string, limits: ReadLimits): Promise<ModelJson> {
+  try {
+    return await readModelJson(directory, configFile, limits.configBytes, limits);
+  } catch (error) {
+    if (error instanceof LutraError && error.code === 'LUTRA_E_NOT_FOUND')
+      throw error.withHint(await checkpointHint(directory));
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { readdir, rename, unlink, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -53,6 +53,9 @@ export async function takeOver(directory: string): Promise<string> {
     await rename(join(directory, mark), path);
     return path;
   } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw fromSystem(cause, directory);
+    // Another job was faster: its own mark tells which.
+    await deadMark(directory);
     throw taken(directory, cause);
   }
 }
@@ -84,7 +87,11 @@ export async function requireDead(directory: string): Promise<void> {
 }
 
 async function deadMark(directory: string): Promise<string> {
-  const [mark, another] = await marksOf(directory);
+  let marks = await marksOf(directory);
+  // A mark that is being renamed may be seen under both of its names, or under none.
+  for (let look = 0; marks.length !== 1 && look < 3; look++) marks = await marksOf(directory);
+  const [mark, another] = marks;
+  if (mark === undefined && !existsSync(directory)) throw taken(directory);
   if (mark === undefined || another !== undefined)
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'this is where the output would grow, and no leftover of a job: it will not be removed',

@@ -1,10 +1,17 @@
-import { access, constants, mkdir, readdir, rename, rm, rmdir, stat, unlink } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, rmdir, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { syncDirectory, syncing } from '../durable.js';
 import { fromSystem, onFile } from '../system-error.js';
 import { isMark, markDirectory, releaseMark, requireDead, takeOver } from './job-mark.js';
-import { exists, nearestDirectory, requireOther, requireReplaceable, requireSpace } from './output-path.js';
+import {
+  exists,
+  nearestDirectory,
+  requireOther,
+  requireReplaceable,
+  requireSpace,
+  requireWritable,
+} from './output-path.js';
 
 export interface ClaimOptions {
   source: string;
@@ -86,7 +93,7 @@ export class OutputDirectory implements Leftover {
     const left = begun ? await leftoverOf(path, work) : 'none';
     if (left !== 'published' || leftover === 'remove') await requireReplaceable(path, overwrite);
     const directory = await nearestDirectory(dirname(path));
-    await onFile(directory, () => access(directory, constants.W_OK | constants.X_OK));
+    await requireWritable(directory);
     const written = begun ? await bytesIn(work) : 0;
     const freeBytes = await requireSpace(directory, Math.max(0, bytes - written));
     return { directory, freeBytes, leftover: left, journal: journalOf(work) };

@@ -1,6 +1,7 @@
-import { lstat, readdir, realpath, stat, statfs } from 'node:fs/promises';
+import { access, constants, lstat, readdir, realpath, stat, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { LutraError, lutraError } from '../../errors.js';
+import { bytesText } from '../bytes-text.js';
 import { readOwnJson } from '../json-file.js';
 import type { JsonObject } from '../strict-json.js';
 import { onFile } from '../system-error.js';
@@ -54,6 +55,25 @@ async function isLutraCheckpoint(directory: string): Promise<boolean> {
   }
 }
 
+/** File systems that show the kernel's own objects: magic numbers of `statfs`. */
+const ofKernel: ReadonlySet<number> = new Set([
+  0x9fa0, 0x62656572, 0x1cd1, 0x27e0eb, 0x63677270, 0x64626720, 0x74726163, 0x73636673, 0xcafe4a11, 0x65735543,
+]);
+
+/** @throws `LUTRA_E_IO` where no directory can be made in `directory` */
+export async function requireWritable(directory: string): Promise<void> {
+  const { type } = await onFile(directory, () => statfs(directory));
+  if (process.platform === 'linux' && ofKernel.has(type))
+    throw lutraError('LUTRA_E_IO', { message: 'the kernel keeps no files of others here', where: directory, hint });
+  try {
+    await onFile(directory, () => access(directory, constants.W_OK | constants.X_OK));
+  } catch (error) {
+    throw error instanceof LutraError ? error.withHint(hint) : error;
+  }
+}
+
+const hint = 'Choose another output directory.';
+
 /** The directory that there is already, of those in which `path` will lie. @throws `LUTRA_E_EXISTS` where that is a file */
 export async function nearestDirectory(path: string): Promise<string> {
   for (let at = path; ; at = dirname(at)) {
@@ -74,8 +94,9 @@ export async function requireSpace(directory: string, bytes: number): Promise<nu
     throw lutraError('LUTRA_E_DISK_FULL', {
       message: 'the output will not fit on the disk',
       where: directory,
-      found: `${bavail * bsize} bytes free`,
-      expected: `${bytes} bytes`,
+      found: `${bytesText(bavail * bsize)} free`,
+      expected: bytesText(bytes),
+      hint: 'Make room, or choose another output directory.',
     });
   return bavail * bsize;
 }

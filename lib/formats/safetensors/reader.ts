@@ -4,8 +4,10 @@ import { join } from 'node:path';
 import { lutraError } from '../../errors.js';
 import { addon, cancellable, taskIds } from '../../native/index.js';
 import { Tensor } from '../../tensor/index.js';
+import { bytesText } from '../bytes-text.js';
 import { type HashOptions, hashOpenFile } from '../hash-file.js';
 import { type ReadLimits, withDefaults } from '../limits.js';
+import { checkpointHint } from '../model-directory.js';
 import { closeFile, containedFile, type OpenFile, openFile, readFully, requireUnchanged } from '../open-file.js';
 import { quoted } from '../strict-json.js';
 import { onFile } from '../system-error.js';
@@ -166,7 +168,7 @@ async function openDirectory(path: string, files: Map<string, OpenFile>, limits:
       message: 'the directory holds no safetensors checkpoint',
       where: path,
       expected: `${singleFile} or ${indexFile}`,
-      hint: 'lutra reads no pickle files (.bin, .pt): save the model again with safe_serialization=True.',
+      hint: await checkpointHint(path),
     });
   const indexPath = await containedFile(path, indexFile, path);
   const { shardOf, shards } = await readShardIndex(indexPath, limits);
@@ -239,8 +241,8 @@ function requireMemory(bytes: number, where: string): void {
     throw lutraError('LUTRA_E_MEMORY', {
       message: 'the tensor is larger than the memory of this machine',
       where,
-      found: `${bytes} bytes`,
-      expected: `at most ${most}`,
+      found: bytesText(bytes),
+      expected: `at most ${bytesText(most)}`,
     });
 }
 

@@ -180,7 +180,7 @@ describe('--json', () => {
     expect(code).toBe(1);
     const { command, error } = failureOf(stdout);
     expect(command).toBe('inspect');
-    expect(error).toMatchObject({ code: 'LUTRA_E_NOT_FOUND', where: join(scratch, 'nothing', 'config.json') });
+    expect(error).toMatchObject({ code: 'LUTRA_E_NOT_FOUND', where: join(scratch, 'nothing') });
     expect(stderr).toMatch(/^lutra inspect: LUTRA_E_NOT_FOUND [^\n]+\n$/);
   });
 

@@ -127,6 +127,7 @@ export const results = {
     transforms: z.array(z.looseObject({ block: number, method: z.string() })),
     finetune: z.array(z.strictObject({ block: number, method: z.string(), lossBefore: number, lossAfter: number })),
     badWindows: z.array(z.strictObject({ block: number, window: number })),
+    notes: z.array(z.string()),
     warnings: z.record(z.string(), number),
   }),
   eval: evaluation,

@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { mistakes, plantMistake } from '../../../bench/memory/planted-mistakes.js';
 import { addon } from '../../../lib/native/index.js';
-import { planQuantization, quantizeModel } from '../../../lib/pipeline/index.js';
+import { type MemoryParts, planQuantization, quantizeModel } from '../../../lib/pipeline/index.js';
+import { checkMemory } from '../../../lib/pipeline/memory-limit.js';
 import { memoryAtRest } from '../../memory-at-rest.js';
 import { scratchDirectory, words, writeRandomModel } from './random-model.js';
 
@@ -88,6 +89,37 @@ test('what is no reason to refuse a job is told', async () => {
   await expect(planQuantization(rtn)).rejects.toMatchObject({ code: 'LUTRA_E_SHAPE', found: 'ids up to 64' });
 });
 
+test('windows that are many more than the text has to offer are told, in the plan and in the result', async () => {
+  const fine = { ...job, recipe: { ...gptq, groupSize: 32 } };
+  const out = join(scratch, 'few-tokens');
+  const short = { texts: [words(60)], samples: 16, sequenceLength: 32 };
+  const note = expect.stringMatching(
+    /^16 calibration windows of 32 tokens each, from a text of 61: .* about 8 of them/,
+  );
+  expect((await planQuantization({ ...fine, out, calibration: short })).notes).toEqual([note]);
+  expect((await quantizeModel({ ...fine, out, calibration: short })).notes).toEqual([note]);
+  const heldOut = { ...calibration, samples: 1, heldOut: 600 };
+  const { notes } = await planQuantization({ ...fine, out: join(scratch, 'held-out'), calibration: heldOut });
+  expect(notes).toEqual([expect.stringMatching(/^600 held-out windows /)]);
+  expect((await planQuantization({ ...fine, out: join(scratch, 'enough') })).notes).toEqual([]);
+});
+
+test('an output among what the kernel shows is refused at once', async ({ skip }) => {
+  if (process.platform !== 'linux') return skip('only Linux has /proc');
+  const refused = { code: 'LUTRA_E_IO', where: '/proc' };
+  await expect(planQuantization({ ...job, out: '/proc/out' })).rejects.toMatchObject(refused);
+});
+
+test('a refusal for memory names what can help', () => {
+  const parts = { process: 100, weights: 40, hessians: 30, window: 20, solver: 10 };
+  const refusal = (parts: MemoryParts, limit: number) => () =>
+    checkMemory({ peakBytes: 200, at: 'here', parts }, limit);
+  expect(refusal(parts, 150)).toThrow('To fit, allow 0.2 kB, or give shorter calibration windows, or choose a method');
+  expect(refusal({ ...parts, hessians: 0, window: 0 }, 150)).toThrow(/To fit, allow 0\.2 kB\.$/);
+  expect(refusal(parts, 90)).toThrow('The process itself, before any work, is above that: allow at least 0.2 kB.');
+  expect(refusal(parts, 200)).not.toThrow();
+});
+
 test('a job keeps to its memory, or is refused before its work', async () => {
   const out = join(scratch, 'limited');
   const { memory } = await planQuantization({ ...job, out });
@@ -97,6 +129,7 @@ test('a job keeps to its memory, or is refused before its work', async () => {
     code: 'LUTRA_E_MEMORY',
     found: expect.stringContaining('process'),
     expected: 'at most 1.00 MB',
+    hint: expect.stringMatching(/process itself.*allow at least/),
   });
   await expect(quantizeModel({ ...job, out, maxMemoryBytes: -1 })).rejects.toMatchObject({ code: 'LUTRA_E_OPTION' });
   const enough = memory.peakBytes + 2 ** 30;

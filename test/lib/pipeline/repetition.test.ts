@@ -41,6 +41,16 @@ test('a job without a text is repeated too', async () => {
   expect(await codeOf(() => repeat(plain, { out: join(scratch, 'with-a-text') }))).toBe('LUTRA_E_OPTION');
 });
 
+test('what the manifest tells is not taken from a caller, nor dropped', async () => {
+  const told = [{ recipe }, { shardBytes: 1e6 }, { seed: 3 }].map((more) => repetition(more as object));
+  const cut = [{ seed: 9 }, { samples: 5 }, { separator: '|' }].map((more) => ({ file: text, ...more }));
+  for (const change of [...told, ...cut.map((calibration) => repetition({ calibration }))])
+    await expect(recordedJob(made, change), JSON.stringify(change)).rejects.toMatchObject({
+      code: 'LUTRA_E_OPTION',
+      where: expect.stringMatching(/^recordedJob/),
+    });
+});
+
 describe('inputs that are others', () => {
   const outOf = (name: string) => join(scratch, `out-${name}`);
 
