@@ -2,6 +2,7 @@ import { bytesOf } from '../formats/index.js';
 import { checkOptions } from '../ops/index.js';
 import { gridOf, type Recipe } from '../quantization/index.js';
 import { elements } from '../tensor/index.js';
+import { checkJob } from './check-job.js';
 import type { QuantizationJob } from './job.js';
 import type { MemoryEstimate } from './memory-estimate.js';
 import { type PreparedJob, prepareJob } from './prepare-job.js';
@@ -75,6 +76,7 @@ export async function planQuantization(
   options: { measureTime?: boolean } = {},
 ): Promise<QuantizationPlan> {
   checkOptions(options, { measureTime: true }, 'planQuantization');
+  await checkJob(job);
   await using prepared = await prepareJob(job);
   const plan = planOf(job, prepared);
   return options.measureTime ? { ...plan, time: await measureTime(prepared, job) } : plan;

@@ -12,7 +12,6 @@ import { buildGraph, parseConfig } from '../models/index.js';
 import { needsOf, normalizeRecipe, type Recipe, type ScaleDtype, type TensorSource } from '../quantization/index.js';
 import { checkBudget } from './allocate.js';
 import { type CalibrationInputs, readCalibration, windowNotes, windowSizes } from './calibration-inputs.js';
-import { checkJob } from './check-job.js';
 import { type InputFile, inputFiles, type ReadFiles } from './input-files.js';
 import type { QuantizationJob } from './job.js';
 import { estimateMemory, type MemoryEstimate } from './memory-estimate.js';
@@ -61,7 +60,6 @@ export interface PreparedJob {
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md
  */
 export async function prepareJob(job: QuantizationJob): Promise<PreparedJob> {
-  await checkJob(job);
   const recipe = normalizeRecipe(job.recipe);
   requireCalibration(job, recipe);
   const source = await readCheckpoint(job.model);

@@ -8,6 +8,7 @@ import { answerAbort } from './answer-abort.js';
 import { type BlockStream, streamBlocks, streamMatrices } from './block-stream.js';
 import type { ActivationStores } from './block-work.js';
 import type { CalibrationInputs } from './calibration-inputs.js';
+import { checkJob } from './check-job.js';
 import { withClosing } from './closing.js';
 import { HeldOutWindows } from './held-out.js';
 import { hashInputs } from './input-files.js';
@@ -39,9 +40,11 @@ import { countWarnings } from './warnings.js';
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md;
  *   `LUTRA_E_RESUME_MISMATCH` where another job's work is in the way, `LUTRA_E_RESUME_DAMAGED` where this one's is not as it was
  *   left; rejects with `job.signal.reason` when aborted. An abort in a sync of the disk is answered before the sync ends: the
- *   output is given back when it does, and refused with `LUTRA_E_EXISTS` until then.
+ *   output is given back when it does, and refused with `LUTRA_E_EXISTS` until then. `planQuantization(job)` tells in
+ *   `unfinished` how many blocks an aborted run has kept.
  */
 export async function quantizeModel(job: QuantizationJob): Promise<QuantizationResult> {
+  await checkJob(job);
   return await answerAbort(runJob(job), job.signal);
 }
 

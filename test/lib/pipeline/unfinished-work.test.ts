@@ -415,6 +415,7 @@ describe('what a run says that ends early', () => {
     const job = jobIn(join(scratch, 'aborted'));
     await expect(quantizeModel({ ...job, signal: controller.signal, onProgress })).rejects.toBe(reason);
     expect(reason.message).toBe('enough');
+    expect((await planQuantization(job)).unfinished).toMatchObject({ blocks: 1, takenOver: true });
     await resumes(job, 1);
   });
 
