@@ -14,7 +14,7 @@ export const cudaResults = {
 } as const;
 
 /** Builds an object into `folder` that opens like the CUDA backend and says `result` of every device. Gives its path. */
-export function fakeCuda(folder: string, result: keyof typeof cudaResults, version = 1): string {
+export function fakeCuda(folder: string, result: keyof typeof cudaResults, version = 2): string {
   const root = join(import.meta.dirname, '..');
   const path = join(folder, `${result}-${version}.so`);
   if (existsSync(path)) return path;

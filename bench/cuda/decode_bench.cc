@@ -127,7 +127,7 @@ class DecodeBench {
                                         nullptr,
                                         device_x,
                                         t};
-    const LutraCudaAdd add = {sizeof add, 0, w.rows, u, y};
+    const LutraCudaAdd add = {sizeof add, 0, w.rows, w.rows, u, y};
     const double time = device_.microseconds(matrix.copies(), [&](int turn) {
       op.w = matrix.copy(turn);
       op.w.branch_rank = 0;

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define LUTRA_CUDA_ABI_VERSION 1u
+#define LUTRA_CUDA_ABI_VERSION 2u
 #define LUTRA_CUDA_OPEN_NAME "lutra_cuda_open"
 
 enum LutraCudaResult {
@@ -35,7 +35,14 @@ enum LutraCudaOp {
   LUTRA_CUDA_OP_MATRIX_VECTOR = 1, /* LutraCudaMatrixVector */
   LUTRA_CUDA_OP_ADD = 2,           /* LutraCudaAdd */
   LUTRA_CUDA_OP_TABLE_GEMV = 3,    /* LutraCudaTableGemv */
-  LUTRA_CUDA_OPS = 4
+  LUTRA_CUDA_OP_FRAGMENTS = 4,     /* LutraCudaFragments */
+  LUTRA_CUDA_OP_EMBEDDING = 5,     /* LutraCudaEmbedding */
+  LUTRA_CUDA_OP_RMS_NORM = 6,      /* LutraCudaRmsNorm */
+  LUTRA_CUDA_OP_ROPE = 7,          /* LutraCudaRope */
+  LUTRA_CUDA_OP_ATTENTION = 8,     /* LutraCudaAttention */
+  LUTRA_CUDA_OP_SWIGLU = 9,        /* LutraCudaSwiglu */
+  LUTRA_CUDA_OP_ARG_MAX = 10,      /* LutraCudaArgMax */
+  LUTRA_CUDA_OPS = 11
 };
 
 typedef struct LutraCudaContext LutraCudaContext;
@@ -96,7 +103,7 @@ typedef struct LutraCudaLutGemm {
   void* workspace; /* workspace() bytes, zero before its first use; one launch at a time uses it */
 } LutraCudaLutGemm;
 
-/* y [tokens, rows] f32 = scale[row] * sum over k of m [rows, cols] x [tokens, cols]; m f16, bf16 or i8 (which has
+/* y [tokens, rows] f32 = scale[row] * sum over k of m [rows, cols] x [tokens, cols]; m f32, f16, bf16 or i8 (which has
  * scales). */
 typedef struct LutraCudaMatrixVector {
   uint32_t bytes;
@@ -111,11 +118,12 @@ typedef struct LutraCudaMatrixVector {
   float* y;
 } LutraCudaMatrixVector;
 
-/* y += u, f32. */
+/* y[i] += u[i % period], f32: the same of u for every `period` elements of y. */
 typedef struct LutraCudaAdd {
   uint32_t bytes;
   int32_t reserved;
   int64_t count;
+  int64_t period;
   const float* u;
   float* y;
 } LutraCudaAdd;
@@ -136,6 +144,108 @@ typedef struct LutraCudaTableGemv {
   const void* x;
   void* y;
 } LutraCudaTableGemv;
+
+/* Codes in the order of packing/layout.h to the order of fragments (2 to 4 bits). The two do not overlap. */
+typedef struct LutraCudaFragments {
+  uint32_t bytes;
+  int32_t bits;
+  int64_t rows;
+  int64_t cols;
+  const uint32_t* tiles;
+  uint32_t* fragments; /* ceil(rows / 16) * ceil(cols / 128) * 64 * bits words */
+} LutraCudaFragments;
+
+/* What follows is the rest of a model step. Activations are f32, [tokens, width]. `position` is that of the step's
+ * first token, in device memory, so that one recorded step serves every position: what it would have read or written
+ * past `capacity` (or ids outside the table) it leaves alone, and answers with NaN where it answers. */
+
+/* y [tokens, width] = table[ids[token]]; a token outside the table gets NaN. */
+typedef struct LutraCudaEmbedding {
+  uint32_t bytes;
+  int32_t table_dtype; /* f32, f16 or bf16 */
+  int64_t tokens;
+  int64_t width;
+  int64_t table_rows;
+  const void* table;
+  const int32_t* ids;
+  float* y;
+} LutraCudaEmbedding;
+
+/* x += added, where there is something to add; then y = x / sqrt(mean(x^2) + epsilon) * weight, row by row. y may be x
+ * or `added`. */
+typedef struct LutraCudaRmsNorm {
+  uint32_t bytes;
+  int32_t weight_dtype; /* f32, f16 or bf16 */
+  float epsilon;
+  int32_t reserved;
+  int64_t tokens;
+  int64_t width;
+  float* x;
+  const float* added; /* or null */
+  const void* weight;
+  float* y;
+} LutraCudaRmsNorm;
+
+/* Rotates q [tokens, heads * head_dim] and k [tokens, kv_heads * head_dim] in place (half-split layout) and stores the
+ * rotated k and v in the caches' rows from `position` on. q alone, k alone, v with `values` alone: each but cos_sin's
+ * angles may be null, and is then left out; `keys` needs k. */
+typedef struct LutraCudaRope {
+  uint32_t bytes;
+  int32_t cache_dtype; /* f32, f16 or bf16 */
+  int32_t tokens;
+  int32_t heads;
+  int32_t kv_heads;
+  int32_t head_dim; /* even */
+  int64_t capacity; /* rows of the caches and of cos_sin */
+  const int32_t* position;
+  const float* cos_sin; /* [capacity, head_dim]: cosines of the head_dim / 2 angles, then their sines; null: no turn */
+  float* q;
+  float* k;
+  const float* v;
+  void* keys; /* [capacity, kv_heads * head_dim], as values */
+  void* values;
+} LutraCudaRope;
+
+/* Causal grouped-query attention over the caches, whose rows 0 to position + tokens - 1 are valid. y is like q. */
+typedef struct LutraCudaAttention {
+  uint32_t bytes;
+  int32_t cache_dtype;
+  int32_t tokens;
+  int32_t heads;
+  int32_t kv_heads;
+  int32_t head_dim; /* at most 1024 */
+  int64_t capacity;
+  int64_t window; /* positions that a query sees, itself included; 0: all */
+  const int32_t* position;
+  const float* q;
+  const void* keys;
+  const void* values;
+  float* y;
+  void* workspace; /* as LutraCudaLutGemm's */
+} LutraCudaAttention;
+
+/* y = gate / (1 + exp(-gate)) * up; y may be either. */
+typedef struct LutraCudaSwiglu {
+  uint32_t bytes;
+  int32_t reserved;
+  int64_t count;
+  const float* gate;
+  const float* up;
+  float* y;
+} LutraCudaSwiglu;
+
+/* index [rows]: that of the row's largest number, the lowest on ties; a NaN is not larger than anything, nor anything
+ * than a NaN at the row's start. value [rows]: that number, or NaN where the row has any. */
+typedef struct LutraCudaArgMax {
+  uint32_t bytes;
+  int32_t reserved;
+  int64_t rows;
+  int64_t cols; /* 1 to 2^31 - 1 */
+  const float* x;
+  int32_t* index;
+  float* value;
+  void* workspace; /* as LutraCudaLutGemm's */
+} LutraCudaArgMax;
 
 typedef struct LutraCudaTable {
   uint32_t version;

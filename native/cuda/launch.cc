@@ -1,15 +1,22 @@
 // Operators by their number: checks what they are given and launches their kernels.
-#include "core/checked.h"
-#include "cuda/context.h"
+#include "cuda/launch.h"
+
 #include "cuda/lut_gemm/baselines.h"
 #include "cuda/lut_gemm/decode.h"
 #include "cuda/lut_gemm/decode_kernels.h"
 
 namespace lutra::cuda {
 
-namespace {
+int32_t start(LutraCudaContext& context, cudaStream_t stream, const void* kernel, int64_t blocks, int threads,
+              size_t shared_bytes, void* arguments) {
+  if (blocks < 1 || blocks > 0x7fffffff) return refuse(context, "too many blocks");
+  void* list[] = {arguments};
+  const cudaError_t error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
+                                             dim3(static_cast<unsigned>(threads)), list, shared_bytes, stream);
+  return outcome(context, error, "cudaLaunchKernel");
+}
 
-constexpr size_t kCounterAlignment = 256;
+namespace {
 
 struct LutGemmLaunch {
   PackedLayout layout;
@@ -29,10 +36,6 @@ PackedLayout layout_of(const LutraCudaMatrix& w) {
   layout.scale_dtype = narrowed<Dtype>(w.scale_dtype);
   layout.offset_dtype = narrowed<Dtype>(w.offset_dtype);
   return layout;
-}
-
-size_t counter_bytes(const DecodePlan& plan) {
-  return static_cast<size_t>(round_up(plan.counters * 4, kCounterAlignment));
 }
 
 int32_t prepare(LutraCudaContext& context, const LutraCudaLutGemm& op, LutGemmLaunch* launch) {
@@ -61,15 +64,6 @@ const void* kernel_of(const LutGemmLaunch& launch) {
   return kSources[half ? 0 : 1][planes ? 1 : 0][launch.layout.bits - 2]().by_columns[columns / 2];
 }
 
-int32_t start(LutraCudaContext& context, cudaStream_t stream, const void* kernel, int64_t blocks, int threads,
-              size_t shared_bytes, void* arguments) {
-  if (blocks < 1 || blocks > 0x7fffffff) return refuse(context, "too many blocks");
-  void* list[] = {arguments};
-  const cudaError_t error = cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
-                                             dim3(static_cast<unsigned>(threads)), list, shared_bytes, stream);
-  return outcome(context, error, "cudaLaunchKernel");
-}
-
 int32_t lut_gemm(LutraCudaContext& context, cudaStream_t stream, const LutraCudaLutGemm& op) {
   LutGemmLaunch launch;
   const int32_t prepared = prepare(context, op, &launch);
@@ -84,7 +78,7 @@ int32_t lut_gemm(LutraCudaContext& context, cudaStream_t stream, const LutraCuda
   args.x = op.x;
   args.y = op.y;
   args.counters = reinterpret_cast<uint32_t*>(memory);
-  args.partials = reinterpret_cast<float*>(memory + counter_bytes(launch.plan));
+  args.partials = reinterpret_cast<float*>(memory + counter_bytes(launch.plan.counters));
   args.branch.a = launch.branch.a;
   args.branch.b = launch.branch.b;
   args.branch.a_scales = launch.branch.a_scales;
@@ -99,7 +93,8 @@ int32_t lut_gemm(LutraCudaContext& context, cudaStream_t stream, const LutraCuda
 
 int32_t matrix_vector(LutraCudaContext& context, cudaStream_t stream, const LutraCudaMatrixVector& op) {
   const bool scaled = op.m_dtype == kStoredI8;
-  if (op.m_dtype != kStoredF16 && op.m_dtype != kStoredBF16 && !scaled) return refuse(context, "m is f16, bf16 or i8");
+  const bool plain = op.m_dtype == kStoredF32 || op.m_dtype == kStoredF16 || op.m_dtype == kStoredBF16;
+  if (!plain && !scaled) return refuse(context, "m is f32, f16, bf16 or i8");
   if (op.x_dtype != kStoredF32 && op.x_dtype != kStoredF16 && op.x_dtype != kStoredBF16)
     return refuse(context, "x is f32, f16 or bf16");
   if (op.rows < 1 || op.cols < 1 || op.tokens < 1) return refuse(context, "an operand is empty");
@@ -111,8 +106,8 @@ int32_t matrix_vector(LutraCudaContext& context, cudaStream_t stream, const Lutr
 }
 
 int32_t add(LutraCudaContext& context, cudaStream_t stream, const LutraCudaAdd& op) {
-  if (op.count < 1 || !op.u || !op.y) return refuse(context, "an operand is empty");
-  AddArguments args = {op.u, op.y, op.count};
+  if (op.count < 1 || op.period < 1 || !op.u || !op.y) return refuse(context, "an operand is empty");
+  AddArguments args = {op.u, op.y, op.count, op.period};
   return start(context, stream, add_kernel(), ceil_div(op.count, kVectorThreads), kVectorThreads, 0, &args);
 }
 
@@ -135,24 +130,17 @@ int32_t published_gemv(LutraCudaContext& context, cudaStream_t stream, const Lut
   return start(context, stream, table_kernel(), blocks, kTableThreads, 0, &args);
 }
 
-// The struct of an operator, if the caller's is of the same size.
-template <typename Op>
-const Op* checked(const void* arguments) {
-  const Op* const op = static_cast<const Op*>(arguments);
-  return op && op->bytes == sizeof(Op) ? op : nullptr;
-}
-
 }  // namespace
 
 int32_t workspace(LutraCudaContext* context, int32_t op, const void* arguments, uint64_t* bytes) {
   *bytes = 0;
-  if (op != LUTRA_CUDA_OP_LUT_GEMM) return LUTRA_CUDA_OK;
+  if (op != LUTRA_CUDA_OP_LUT_GEMM) return step_workspace(*context, op, arguments, bytes);
   const auto* const lut = checked<LutraCudaLutGemm>(arguments);
   if (!lut) return refuse(*context, "the arguments are of another version");
   LutGemmLaunch launch;
   const int32_t prepared = prepare(*context, *lut, &launch);
   if (prepared == LUTRA_CUDA_OK)
-    *bytes = counter_bytes(launch.plan) +
+    *bytes = counter_bytes(launch.plan.counters) +
              static_cast<uint64_t>(launch.plan.partials_floats + launch.plan.branch_floats) * sizeof(float);
   return prepared;
 }
@@ -172,7 +160,7 @@ int32_t launch(LutraCudaContext* context, LutraCudaStream* handle, int32_t op, c
     case LUTRA_CUDA_OP_TABLE_GEMV:
       return with(checked<LutraCudaTableGemv>(arguments), published_gemv);
     default:
-      return refuse(*context, "there is no such operator");
+      return launch_step(*context, stream, op, arguments);
   }
 }
 

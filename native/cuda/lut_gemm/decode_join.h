@@ -5,23 +5,9 @@
 #include "cuda/lut_gemm/decode.h"
 #include "cuda/lut_gemm/stored.h"
 #include "cuda/lut_gemm/sub_branch_kernel.h"
+#include "cuda/simt/last_block.h"
 
 namespace lutra::cuda {
-
-// True for the block that comes last of `count` at this counter, which it then sets to zero for the next launch. What
-// the others wrote before they came is readable to all of its threads. `flag`: a word of shared memory.
-LUTRA_DEVICE bool comes_last(uint32_t* counter, uint32_t count, uint32_t* flag) {
-  sync_block();
-  if (thread_index() == 0) {
-    const bool last = publish(counter) + 1 == count;
-    if (last) *counter = 0;
-    *flag = last ? 1u : 0u;
-  }
-  sync_block();
-  const bool last = *flag != 0;
-  if (last) after_look();
-  return last;
-}
 
 // One thread a row. The tile of sums lies at the start of shared memory, [column][kRows].
 template <int kRows>

@@ -55,11 +55,12 @@ struct AddArguments {
   const float* u = nullptr;
   float* y = nullptr;
   int64_t count = 0;
+  int64_t period = 0;  // elements of u
 };
 
 LUTRA_DEVICE void add_element(const AddArguments& args) {
   const int64_t i = static_cast<int64_t>(block_index()) * block_threads() + thread_index();
-  if (i < args.count) args.y[i] += args.u[i];
+  if (i < args.count) args.y[i] += args.u[i % args.period];
 }
 
 }  // namespace lutra::cuda

@@ -34,6 +34,13 @@ LUTRA_DEVICE void load_eight(const void* values, int64_t at, int64_t left, int32
     for (int i = 0; i < 8; ++i) eight[i] = stored_number(words.w[i / 2] >> (i % 2 * 16) & 0xffffu, dtype);
     return;
   }
+  const float* const floats = static_cast<const float*>(values) + at;
+  if (dtype == kStoredF32 && left >= 8 && (reinterpret_cast<uintptr_t>(floats) & 15) == 0) {
+    const Words4 halves[2] = {load4(floats), load4(floats + 4)};
+    LUTRA_UNROLL
+    for (int i = 0; i < 8; ++i) eight[i] = float_of(halves[i / 4].w[i % 4]);
+    return;
+  }
   LUTRA_UNROLL
   for (int i = 0; i < 8; ++i) eight[i] = i < left ? stored_float(values, at + i, dtype) : 0.0f;
 }

@@ -17,6 +17,9 @@ LUTRA_DEVICE void sync_warp() { __syncwarp(); }
 LUTRA_DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
 LUTRA_DEVICE float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+// Within two units of the last place; 0 for minus infinity.
+LUTRA_DEVICE float exp_of(float value) { return expf(value); }
+LUTRA_DEVICE float square_root(float value) { return sqrtf(value); }
 LUTRA_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 LUTRA_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 LUTRA_DEVICE float float_of_half(uint32_t bits) { return __half2float(__ushort_as_half(static_cast<uint16_t>(bits))); }

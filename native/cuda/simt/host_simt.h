@@ -41,6 +41,8 @@ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void pause_spin();
 
 inline float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+inline float exp_of(float value) { return std::exp(value); }
+inline float square_root(float value) { return std::sqrt(value); }
 inline uint32_t bits_of(float value) { return std::bit_cast<uint32_t>(value); }
 inline float float_of(uint32_t bits) { return std::bit_cast<float>(bits); }
 inline float float_of_half(uint32_t bits) { return half_to_float(static_cast<uint16_t>(bits)); }

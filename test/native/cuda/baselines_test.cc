@@ -49,14 +49,17 @@ LUTRA_TEST(cuda, plain_products_match_the_formula) {
 }
 
 LUTRA_TEST(cuda, adding_reaches_every_element_and_none_past_the_end) {
-  Guarded<float> u(70), y(70);
-  for (size_t i = 0; i < 70; ++i) u[i] = y[i] = static_cast<float>(i);
-  const AddArguments args = {u.data(), y.data(), 70};
-  HostLaunch launch;
-  launch.threads = 64;
-  launch.blocks = 2;
-  CHECK(run_grid(launch, [&](uint8_t*) { add_element(args); }).empty());
-  for (size_t i = 0; i < 70; ++i) CHECK(y[i] == static_cast<float>(2 * i));
+  for (size_t period : {70, 7}) {
+    Guarded<float> u(period), y(70);
+    for (size_t i = 0; i < period; ++i) u[i] = static_cast<float>(i);
+    for (size_t i = 0; i < 70; ++i) y[i] = static_cast<float>(i);
+    const AddArguments args = {u.data(), y.data(), 70, static_cast<int64_t>(period)};
+    HostLaunch launch;
+    launch.threads = 64;
+    launch.blocks = 2;
+    CHECK(run_grid(launch, [&](uint8_t*) { add_element(args); }).empty());
+    for (size_t i = 0; i < 70; ++i) CHECK(y[i] == static_cast<float>(i + i % period));
+  }
 }
 
 // fp16 tables and sums: errors as published, far over those of the decode kernel.
