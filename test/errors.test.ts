@@ -128,7 +128,7 @@ const causes: Record<LutraErrorCode, () => unknown> = {
     tensor.dispose();
     tensor.read();
   },
-  LUTRA_E_DEVICE: () => onCuda(fakeCuda(objects, 'ok')),
+  LUTRA_E_DEVICE: () => onCuda(fakeCuda(objects, 'failed')),
   LUTRA_E_CUDA_NOT_BUILT: () => onCuda(join(objects, 'nothing.so')),
   LUTRA_E_CUDA_OBJECT: () => onCuda(join(root, 'package.json')),
   LUTRA_E_CUDA_ABI: () => onCuda(fakeCuda(objects, 'ok', 99)),

@@ -155,6 +155,10 @@ export const listOf =
 export const threadsOption = (): Option =>
   new Option('--threads <n>', 'lanes at most, 0 for all').argParser(wholeNumber(0, maxThreads)).default(0);
 
+/** `--device`, the same for every command that runs a model; `loadModel` checks it. */
+export const deviceOption = (): Option =>
+  new Option('--device <name>', 'where to compute: cpu, or cuda or cuda:N').default('cpu');
+
 /** Parses an option that is a number of at least `least`. */
 export const realNumber =
   (least: number) =>

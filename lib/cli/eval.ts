@@ -1,9 +1,10 @@
 import { type Command, Option } from 'commander';
 import { type Evaluation, evaluate } from '../evaluation/index.js';
-import { loadModel } from '../inference/index.js';
+import { type LoadOptions, loadModel } from '../inference/index.js';
 import type { Mode } from '../ops/index.js';
 import {
   type CommonOptions,
+  deviceOption,
   type Invocation,
   readText,
   runCommand,
@@ -23,6 +24,7 @@ interface EvalOptions extends CommonOptions {
   maxTokens?: number;
   mode: Mode;
   threads: number;
+  device: LoadOptions['device'];
 }
 
 export function registerEval(program: Command): void {
@@ -45,17 +47,18 @@ export function registerEval(program: Command): void {
     .option('--max-tokens <n>', 'stop after the document that passes this many tokens (default: all)', wholeNumber(1))
     .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']).default('exact'))
     .addOption(threadsOption())
+    .addOption(deviceOption())
     .action((modelDir: string, options: EvalOptions) =>
       runCommand('eval', options, (invocation) => run(modelDir, options, invocation), render),
     );
 }
 
 async function run(modelDir: string, options: EvalOptions, { signal }: Invocation): Promise<Evaluation> {
-  const { mode, threads } = options;
+  const { mode, threads, device } = options;
   const text = await readText(options.text);
-  using model = await loadModel(modelDir, { mode, threads, signal });
+  using model = await loadModel(modelDir, { mode, threads, device, signal });
   using reference =
-    options.reference === undefined ? null : await loadModel(options.reference, { mode, threads, signal });
+    options.reference === undefined ? null : await loadModel(options.reference, { mode, threads, device, signal });
   const progress = progressReporter();
   try {
     return await evaluate(model, {

@@ -1,8 +1,9 @@
 import { type Command, Option } from 'commander';
-import { type FinishReason, loadModel } from '../inference/index.js';
+import { type FinishReason, type LoadOptions, loadModel } from '../inference/index.js';
 import type { Mode } from '../ops/index.js';
 import {
   type CommonOptions,
+  deviceOption,
   type Invocation,
   print,
   realNumber,
@@ -24,6 +25,7 @@ interface GenerateOptions extends CommonOptions {
   mode: Mode;
   batchInvariant?: boolean;
   threads: number;
+  device: LoadOptions['device'];
 }
 
 interface Generation {
@@ -46,6 +48,7 @@ export function registerGenerate(program: Command): void {
     .addOption(new Option('--mode <name>', 'accuracy').choices(['exact', 'accurate', 'fast']).default('accurate'))
     .option('--batch-invariant', 'the same bits for a token alone or computed with others')
     .addOption(threadsOption())
+    .addOption(deviceOption())
     .action((modelDir: string, options: GenerateOptions) =>
       runCommand(
         'generate',
@@ -57,8 +60,8 @@ export function registerGenerate(program: Command): void {
 }
 
 async function run(modelDir: string, options: GenerateOptions, { signal, json }: Invocation): Promise<Generation> {
-  const { mode, batchInvariant, threads, prompt, json: _json, verbose: _verbose, ...sampling } = options;
-  const model = await loadModel(modelDir, { mode, batchInvariant, threads, signal });
+  const { mode, batchInvariant, threads, device, prompt, json: _json, verbose: _verbose, ...sampling } = options;
+  const model = await loadModel(modelDir, { mode, batchInvariant, threads, device, signal });
   try {
     const result: Generation = { text: '', tokens: 0, finishReason: 'length' };
     const pieces = model.generate(prompt, { ...sampling, signal });

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { lutraError } from '../errors.js';
 import { readCheckpoint } from '../formats/index.js';
 import { buildGraph, type LlamaConfig, type ModelGraph, parseConfig } from '../models/index.js';
-import { requireCuda } from '../native/index.js';
+import { type Device, requireCuda } from '../native/index.js';
 import { checkBatchInvariant, checkMode, checkThreads, type Mode, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 import type { Tokenizer } from '../tokenizer/index.js';
@@ -14,8 +14,8 @@ import { disposeWeights, loadWeights } from './load-weights.js';
 import { prefillChunk, Session, type SessionModel, type SessionOptions } from './session.js';
 
 export interface LoadOptions {
-  /** 'auto' takes what there is and says it in `model.device`; no model runs on 'cuda' in this version. */
-  device?: 'cpu' | 'auto' | 'cuda' | undefined;
+  /** 'cuda' is device 0 of the CUDA backend. 'auto', the default, is the processor in this version; `model.device` says it. */
+  device?: 'cpu' | 'auto' | 'cuda' | `cuda:${number}` | undefined;
   /** Accuracy of products with packed weights; 'accurate' by default. */
   mode?: Mode | undefined;
   /**
@@ -38,6 +38,7 @@ interface ModelParts {
   readonly mode: Mode;
   readonly batchInvariant: boolean;
   readonly threads: number;
+  readonly device: Device;
 }
 
 /** A loaded model: weights in native memory, a tokenizer, and what they are used with. Made by `loadModel`. */
@@ -54,7 +55,7 @@ export class Model implements SessionModel {
   /** Whether a token's logits do not depend on the tokens computed with it. */
   readonly batchInvariant: boolean;
   readonly threads: number;
-  readonly device = 'cpu';
+  readonly device: Device;
   readonly #weights: Map<string, Weight>;
   #disposed = false;
 
@@ -67,6 +68,7 @@ export class Model implements SessionModel {
     this.mode = parts.mode;
     this.batchInvariant = parts.batchInvariant;
     this.threads = parts.threads;
+    this.device = parts.device;
     this.#weights = parts.weights;
   }
 
@@ -138,11 +140,11 @@ export class Model implements SessionModel {
  * Loads a Hugging Face directory of the Llama family, quantized by lutra or not.
  *
  * @throws `LUTRA_E_NOT_FOUND`, `LUTRA_E_SHAPE`, `LUTRA_E_UNSUPPORTED_MODEL` where the directory is not such a model;
- *   what `requireCuda` throws where 'cuda' cannot be used, `LUTRA_E_DEVICE` where it could; `LUTRA_E_OPTION` for an unknown device or mode, or unusable threads; format errors of `readCheckpoint`; `signal.reason`
+ *   what `requireCuda` throws where 'cuda' cannot be used; `LUTRA_E_OPTION` for an unknown device or mode, or unusable threads; format errors of `readCheckpoint`; `signal.reason`
  */
 export async function loadModel(dir: string, options: LoadOptions = {}): Promise<Model> {
   const { mode = 'accurate', batchInvariant = false, threads = 0, signal } = options;
-  checkDevice(options.device ?? 'auto');
+  const device = chosenDevice(options.device ?? 'auto');
   checkMode(mode, 'loadModel.mode');
   checkBatchInvariant(batchInvariant, 'loadModel.batchInvariant');
   checkThreads(threads, 'loadModel.threads');
@@ -157,11 +159,21 @@ export async function loadModel(dir: string, options: LoadOptions = {}): Promise
   const weights = await loadWeights(checkpoint, graph, signal);
   const { bitsPerWeight, bitsPerParameter } = checkpoint;
   const accuracy = { mode, batchInvariant };
-  return new Model({ graph, weights, tokenizer, eosIds, bitsPerWeight, bitsPerParameter, ...accuracy, threads });
+  return new Model({
+    graph,
+    weights,
+    tokenizer,
+    eosIds,
+    bitsPerWeight,
+    bitsPerParameter,
+    ...accuracy,
+    threads,
+    device,
+  });
 }
 
-function checkDevice(device: string): void {
-  if (device === 'cpu' || device === 'auto') return;
+function chosenDevice(device: string): Device {
+  if (device === 'cpu' || device === 'auto') return 'cpu';
   const where = 'loadModel.device';
   const index = /^cuda(?::(\d{1,3}))?$/.exec(device);
   if (!index)
@@ -171,13 +183,9 @@ function checkDevice(device: string): void {
       found: device,
       expected: "'cpu', 'cuda' or 'auto'",
     });
-  requireCuda(Number(index[1] ?? 0), where);
-  throw lutraError('LUTRA_E_DEVICE', {
-    message: 'this version runs no model on a CUDA device',
-    where,
-    found: device,
-    expected: "'cpu' or 'auto'",
-  });
+  const number = Number(index[1] ?? 0);
+  requireCuda(number, where);
+  return `cuda:${number}`;
 }
 
 /** Ids beyond the embedding would read outside of it. Fewer ids than rows are fine: many models pad their embedding. */

@@ -10,6 +10,7 @@ import {
   recordHead,
   ropeTable,
 } from '../models/index.js';
+import type { Device } from '../native/index.js';
 import { checkMode, type Mode, type ProductOptions, Program, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
 
@@ -23,6 +24,7 @@ export interface SessionModel {
   readonly mode: Mode;
   readonly batchInvariant: boolean;
   readonly threads: number;
+  readonly device: Device;
 }
 
 export interface SessionOptions {
@@ -103,7 +105,7 @@ export class Session {
     const step = this.#begin(ids);
     await step.program.runAsync({ position: this.#position, threads: this.#model.threads, signal });
     this.#position += ids.length;
-    return step.logits;
+    return this.#answer(step);
   }
 
   /** As `append`, for one token, on the calling thread. */
@@ -111,7 +113,12 @@ export class Session {
     const step = this.#begin([id]);
     step.program.run({ position: this.#position, threads: this.#model.threads });
     this.#position++;
-    return step.logits;
+    return this.#answer(step);
+  }
+
+  #answer({ program, logits }: Step): Tensor {
+    if (this.#model.device !== 'cpu') program.download(logits);
+    return logits;
   }
 
   dispose(): void {
@@ -144,6 +151,7 @@ export class Session {
     if (n === 1 || n === chunk) this.#steps.set(n, step);
     else this.#passing = step;
     step.ids.write(Int32Array.from(ids));
+    if (this.#model.device !== 'cpu') step.program.upload(step.ids);
     return step;
   }
 
@@ -155,7 +163,7 @@ export class Session {
   #record(n: number): Step {
     const { graph, weights } = this.#model;
     const { config } = graph;
-    const program = new Program();
+    const program = new Program(this.#model.device);
     const ids = this.#ids.rows(0, n);
     const hidden = this.#hidden.rows(0, n);
     const scratch = new BlockScratch(config, n, this.#scratch);

@@ -147,6 +147,9 @@ export interface NativeProgram {
   /** Runs every operator in order on the calling thread and the pool. `position` is the step scalar. */
   run(position: number, threads: number): void;
   runAsync(position: number, threads: number, cancel: NativeCancel | null): Promise<void>;
+  /** Of a program on a device: the tensor's bytes to their copy there, and back. */
+  upload(tensor: NativeTensor): void;
+  download(tensor: NativeTensor): void;
   /** Operators recorded. A method: V8 checks the receiver of methods, not of accessors. */
   length(): number;
   dispose(): void;
@@ -191,7 +194,8 @@ export interface Addon {
       threads: number,
     ): NativePrepared;
   };
-  Program: { new (): NativeProgram };
+  /** On device number `device` of the CUDA backend at `path` (null: beside the addon), or on the processor. */
+  Program: { new (device?: number | null, path?: string | null): NativeProgram };
   Cancel: { new (): NativeCancel };
   lutGemm(
     packed: NativePacked,

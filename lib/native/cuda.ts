@@ -36,9 +36,20 @@ export interface CudaReport {
 const versionName = (version: number) => `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`;
 const capabilityName = (capability: number) => `${Math.floor(capability / 10)}.${capability % 10}`;
 
+/** Where LUTRA_CUDA_PATH says that the backend is; null: beside the addon. */
+export const cudaPath = (): string | null => process.env.LUTRA_CUDA_PATH || null;
+
+/** Where tensors are computed with: the processor, or a device of the CUDA backend. */
+export type Device = 'cpu' | `cuda:${number}`;
+
+/** The number of a CUDA device; null for the processor. */
+export function cudaIndex(device: Device): number | null {
+  return device === 'cpu' ? null : Number(device.slice('cuda:'.length));
+}
+
 /** Looks for the CUDA backend, where LUTRA_CUDA_PATH says or beside the addon, and at a device. */
 export function probeCuda(device = 0): CudaReport {
-  const found = addonAsIs().probeCuda(device, process.env.LUTRA_CUDA_PATH || null);
+  const found = addonAsIs().probeCuda(device, cudaPath());
   const state = cudaStates[found.state] ?? 'failed';
   const driver = found.driverVersion ? versionName(found.driverVersion) : null;
   const name = found.name ? `${found.name}, compute capability ${capabilityName(found.computeCapability)}` : null;

@@ -2,6 +2,9 @@ import { lutraError } from '../errors.js';
 import {
   addon,
   cancellable,
+  cudaIndex,
+  cudaPath,
+  type Device,
   guarded,
   modeIds,
   type NativeProgram,
@@ -80,9 +83,18 @@ export interface AttentionOptions {
  * A list of operators with explicit outputs, recorded once and run as often as wanted. Operands are tensors of native
  * memory; the program keeps their memory alive. Nothing is computed before `run`; what changes from step to step is
  * the position and the content of the operands. n is the number of rows (tokens) of the activations.
+ *
+ * On a device the program works on copies of its operands there, made of what they hold when one of its programs first
+ * names them and shared by all that name them: `upload` and `download` are what moves bytes from then on. The operators
+ * of a model step run there, the others throw `LUTRA_E_DEVICE`; the first run records a graph, and none is added later.
  */
 export class Program {
-  readonly #native: NativeProgram = guarded(() => new (addon().Program)());
+  readonly #native: NativeProgram;
+
+  /** @throws `LUTRA_E_DEVICE` where the device cannot be used; `requireCuda` says why */
+  constructor(device: Device = 'cpu') {
+    this.#native = guarded(() => new (addon().Program)(cudaIndex(device), cudaPath()), 'Program');
+  }
 
   get length(): number {
     return this.#native.length();
@@ -266,6 +278,16 @@ export class Program {
     const { position = 0, threads = 0, signal } = options;
     checkThreads(threads, 'threads');
     await cancellable(signal, (cancel) => this.#native.runAsync(position, threads, cancel));
+  }
+
+  /** Copies a tensor's bytes to the device, for a program on one. */
+  upload(tensor: Tensor): void {
+    guarded(() => this.#native.upload(tensor.native), 'Program.upload');
+  }
+
+  /** Copies a tensor's bytes back from the device. */
+  download(tensor: Tensor): void {
+    guarded(() => this.#native.download(tensor.native), 'Program.download');
   }
 
   /** Lets go of the operands. */

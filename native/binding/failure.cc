@@ -28,6 +28,8 @@ const char* code_name(const Status& status) {
       return status.found == ENOSPC || status.found == EDQUOT ? "LUTRA_E_DISK_FULL" : "LUTRA_E_IO";
     case Code::kUnsupported:
       return "LUTRA_E_BITS";
+    case Code::kDevice:
+      return "LUTRA_E_DEVICE";
     case Code::kOk:
     case Code::kCancelled:
       break;

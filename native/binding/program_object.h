@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "core/cancel.h"
+#include "program/device_program.h"
 #include "program/program.h"
 
 namespace lutra::binding {
@@ -32,11 +33,16 @@ class ProgramObject : public Napi::ObjectWrap<ProgramObject> {
   void run(const Napi::CallbackInfo& info);
   Napi::Value run_async(const Napi::CallbackInfo& info);
   Napi::Value length(const Napi::CallbackInfo& info);
+  void upload(const Napi::CallbackInfo& info);
+  void download(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);
-  const std::shared_ptr<Program>& alive(const char* where);
+  void check_alive(const char* where);
+  // Of a program on a device; throws where it is none.
+  const std::shared_ptr<DeviceContext>& context(const char* where);
 
-  // Shared with running jobs; add() after a submitted run starts a copy.
-  std::shared_ptr<Program> program_ = std::make_shared<Program>();
+  // One of the two, shared with running jobs; add() after a submitted run starts a copy of the processor's.
+  std::shared_ptr<Program> program_;
+  std::shared_ptr<DeviceProgram> device_;
 };
 
 }  // namespace lutra::binding

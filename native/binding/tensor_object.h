@@ -8,6 +8,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/tensor_view.h"
+#include "device/device_memory.h"
 #include "packing/layout.h"
 
 namespace lutra::binding {
@@ -21,6 +22,7 @@ struct Storage {
   static void count(int64_t bytes);
 
   AlignedBuffer buffer;
+  DeviceCopy device;  // of the whole buffer, where a program on a device uses it
 };
 
 class TensorObject : public Napi::ObjectWrap<TensorObject> {
@@ -68,6 +70,7 @@ class PackedObject : public Napi::ObjectWrap<PackedObject> {
     PackedView view;
     std::shared_ptr<Storage> codes, scales, offsets;
     std::array<std::shared_ptr<Storage>, 4> sub_branch;
+    std::shared_ptr<DeviceBuffer> fragments;  // the codes on a device
   };
   const std::shared_ptr<Owned>& owned(const char* where);
 

@@ -17,6 +17,7 @@ enum class Code : uint8_t {
   kTruncated,  // a file ended before the requested bytes
   kIo,         // the operating system refused; `found` is errno
   kUnsupported,
+  kDevice,  // a device failed, or does not do what was asked of it
 };
 
 // `what` is a string literal that says what is wrong and names the operand.

@@ -62,7 +62,7 @@ describe('loadModel', () => {
     });
   });
 
-  it('knows the processor only, and says so', async () => {
+  it('takes the processor unless told otherwise', async () => {
     await withTinyModel({}, async (dir) => {
       using model = await loadModel(dir, { device: 'auto' });
       expect(model.device).toBe('cpu');

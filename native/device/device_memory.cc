@@ -1,0 +1,112 @@
+#include "device/device_memory.h"
+
+#include <map>
+
+namespace lutra {
+
+std::shared_ptr<DeviceContext> DeviceContext::open(const char* path, int32_t device, DeviceReport* report) {
+  static std::mutex mutex;
+  static std::map<std::pair<const LutraCudaTable*, int32_t>, std::weak_ptr<DeviceContext>> contexts;
+  const LutraCudaTable* const table = device_table(path, device, report);
+  if (!table) return nullptr;
+  const std::lock_guard lock(mutex);
+  std::weak_ptr<DeviceContext>& known = contexts[{table, device}];
+  std::shared_ptr<DeviceContext> found = known.lock();
+  if (found && !found->failed_) return found;
+  LutraCudaContext* context = nullptr;
+  if (table->create_context(device, &context) != LUTRA_CUDA_OK) {
+    report->state = DeviceState::kFailed;
+    return nullptr;
+  }
+  found = std::make_shared<DeviceContext>(table, context);
+  known = found;
+  return found;
+}
+
+Status DeviceContext::status(int32_t result) {
+  switch (result) {
+    case LUTRA_CUDA_OK:
+      return ok_status();
+    case LUTRA_CUDA_NO_MEMORY:
+      return error(Code::kOutOfMemory, "the device has no memory left");
+    case LUTRA_CUDA_ARGUMENT:
+      return error(Code::kDevice, "the device's kernels do not take these operands");
+    default:
+      failed_ = true;
+      return error(Code::kDevice, "the device failed", result);
+  }
+}
+
+DeviceBuffer::~DeviceBuffer() {
+  if (data_)
+    static_cast<void>(context_->call([&](auto& table, auto* context) { return table.release(context, data_); }));
+}
+
+Status DeviceBuffer::allocate(std::shared_ptr<DeviceContext> context, size_t bytes) {
+  void* data = nullptr;
+  LUTRA_TRY(context->call([&](auto& table, auto* c) { return table.allocate(c, bytes, &data); }));
+  context_ = std::move(context);
+  data_ = static_cast<uint8_t*>(data);
+  bytes_ = bytes;
+  return ok_status();
+}
+
+Status DeviceBuffer::upload(size_t offset, const void* from, size_t bytes) {
+  if (offset > bytes_ || bytes > bytes_ - offset) return error(Code::kShape, "upload: past the memory's end");
+  if (bytes == 0) return ok_status();
+  return context_->call([&](auto& table, auto* context) {
+    const int32_t result = table.upload(context, nullptr, data_ + offset, from, bytes);
+    return result == LUTRA_CUDA_OK ? table.synchronize(context, nullptr) : result;
+  });
+}
+
+Status DeviceBuffer::download(size_t offset, void* to, size_t bytes) {
+  if (offset > bytes_ || bytes > bytes_ - offset) return error(Code::kShape, "download: past the memory's end");
+  if (bytes == 0) return ok_status();
+  return context_->call([&](auto& table, auto* context) {
+    const int32_t result = table.download(context, nullptr, to, data_ + offset, bytes);
+    return result == LUTRA_CUDA_OK ? table.synchronize(context, nullptr) : result;
+  });
+}
+
+Status DeviceBuffer::clear() {
+  return context_->call([&](auto& table, auto* context) { return table.clear(context, nullptr, data_, bytes_); });
+}
+
+Status DeviceCopy::make(const std::shared_ptr<DeviceContext>& context, const void* host, size_t bytes,
+                        std::shared_ptr<DeviceBuffer>* copy) {
+  if (!buffer_ || buffer_->context() != context) {
+    auto made = std::make_shared<DeviceBuffer>();
+    LUTRA_TRY(made->allocate(context, bytes));
+    LUTRA_TRY(made->upload(0, host, bytes));
+    buffer_ = std::move(made);
+  }
+  *copy = buffer_;
+  return ok_status();
+}
+
+Status make_fragments(const std::shared_ptr<DeviceContext>& context, const PackedLayout& layout, const uint32_t* codes,
+                      std::shared_ptr<DeviceBuffer>* fragments) {
+  if (layout.bits < 2 || layout.bits > 4) return error(Code::kUnsupported, "no kernel has this width", layout.bits);
+  const size_t bytes = static_cast<size_t>(layout.codes_words()) * sizeof(uint32_t);
+  const int64_t words = layout.padded_rows() * ceil_div(layout.cols, 128) * 4 * layout.bits;
+  DeviceBuffer tiles;
+  auto made = std::make_shared<DeviceBuffer>();
+  LUTRA_TRY(tiles.allocate(context, bytes));
+  LUTRA_TRY(made->allocate(context, static_cast<size_t>(words) * sizeof(uint32_t)));
+  LUTRA_TRY(tiles.upload(0, codes, bytes));
+  const LutraCudaFragments op = {sizeof op,
+                                 layout.bits,
+                                 layout.rows,
+                                 layout.cols,
+                                 reinterpret_cast<const uint32_t*>(tiles.data()),
+                                 reinterpret_cast<uint32_t*>(made->data())};
+  LUTRA_TRY(context->call([&](auto& table, auto* c) {
+    const int32_t result = table.launch(c, nullptr, LUTRA_CUDA_OP_FRAGMENTS, &op);
+    return result == LUTRA_CUDA_OK ? table.synchronize(c, nullptr) : result;
+  }));
+  *fragments = std::move(made);
+  return ok_status();
+}
+
+}  // namespace lutra
