@@ -5,19 +5,13 @@ import { bytesText } from '../formats/index.js';
 import type { Progress } from '../pipeline/index.js';
 import { JobProgress } from './job-progress.js';
 import { renderPlan } from './plan.js';
+import { progressLine, type Step } from './progress-line.js';
 import { counted, duration } from './table.js';
 
 type Event = Progress | EvaluationProgress | ComparisonProgress;
 
 /** Milliseconds between two lines where stderr is no terminal. */
 const lineInterval = 2000;
-
-/** A step for a person: what is done, the share of everything, and the seconds that are left where they are known. */
-interface Step {
-  what: string;
-  share: number;
-  secondsLeft: number | null;
-}
 
 export interface ProgressReporter {
   report(event: Event): void;
@@ -35,7 +29,8 @@ export function progressReporter(): ProgressReporter {
 
 function bar(follower: Follower): ProgressReporter {
   const view = new SingleBar({
-    format: '{bar} {percentage}% {what}{rest}',
+    format: (_options, _params, { step }: { step: Step }) =>
+      progressLine(step, process.memoryUsage.rss(), process.stderr.columns || 80),
     stream: process.stderr,
     clearOnComplete: true,
     hideCursor: true,
@@ -45,10 +40,9 @@ function bar(follower: Follower): ProgressReporter {
     report(event) {
       const step = follower.follow(event);
       if (!('run' in event) && event.phase === 'plan') process.stderr.write(`${renderPlan(event.plan)}\n`);
-      const texts = { what: step.what, rest: restOf(step) };
-      if (!started) view.start(1000, 0, texts);
+      if (!started) view.start(1000, 0, { step });
       started = true;
-      view.update(Math.floor(1000 * step.share), texts);
+      view.update(Math.floor(1000 * step.share), { step });
     },
     stop() {
       if (started) view.stop();
