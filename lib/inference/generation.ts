@@ -67,13 +67,15 @@ async function* run(
   const { signal } = options;
   signal?.throwIfAborted();
   const capacity = Math.min(context, ids.length + maxTokens);
-  using session = new Session(model, { capacity, chunk: Math.min(prefillChunk, ids.length), logits: 'last' });
+  // On a device the largest logit is looked for there, so that no more than its id comes back.
+  const answer = model.device !== 'cpu' && sampler.greedy ? 'top' : 'last';
+  using session = new Session(model, { capacity, chunk: Math.min(prefillChunk, ids.length), logits: answer });
   const stream = model.tokenizer.stream(ids);
   const seen = new Set(ids);
   let logits = await prefill(session, ids, signal);
   let quick = false;
   for (let count = 1; ; count++) {
-    const token = sampler.next(logits.read() as Float32Array, seen);
+    const token = answer === 'top' ? logits.read()[0]! : sampler.next(logits.read() as Float32Array, seen);
     seen.add(token);
     let finishReason: FinishReason | null = null;
     if (!options.ignoreEos && model.eosIds.has(token)) finishReason = 'eos';

@@ -24,6 +24,11 @@ export class Sampler {
     this.#random = new Random(checkSeed(options.seed ?? randomInt(2 ** 32)));
   }
 
+  /** Whether `next` takes the largest logit, whatever was seen. */
+  get greedy(): boolean {
+    return this.#sampling.temperature === 0 && this.#sampling.repetitionPenalty === 1;
+  }
+
   /**
    * The next token.
    *
@@ -136,7 +141,8 @@ function sum(values: ArrayLike<number>): number {
   return total;
 }
 
-function nonFinite(id: number): Error {
+/** What a model is refused with whose logits are not numbers. */
+export function nonFinite(id: number): Error {
   return lutraError('LUTRA_E_NON_FINITE', {
     message: 'the model answers with logits that are not numbers',
     where: 'sampler',

@@ -13,6 +13,7 @@ import {
 import type { Device } from '../native/index.js';
 import { checkMode, type Mode, type ProductOptions, Program, type Weight } from '../ops/index.js';
 import { Tensor } from '../tensor/index.js';
+import { nonFinite } from './sampler.js';
 
 /** Tokens computed together: long enough for matrix products, short enough for small buffers. */
 export const prefillChunk = 256;
@@ -32,8 +33,8 @@ export interface SessionOptions {
   capacity: number;
   /** Tokens computed together at most. */
   chunk: number;
-  /** Whether logits are wanted after every token of a chunk, or after the last one only. */
-  logits: 'all' | 'last';
+  /** Whether logits are wanted after every token of a chunk, or after the last one only, or of them the largest one's id. */
+  logits: 'all' | 'last' | 'top';
   /** Instead of the model's. */
   mode?: Mode | undefined;
 }
@@ -65,6 +66,9 @@ export class Session {
   readonly #hidden: Tensor;
   readonly #scratch: BlockScratch;
   readonly #logits: Tensor;
+  /** For 'top': the likeliest id after the last token, and its logit. */
+  readonly #top = Tensor.zeros('i32', [1]);
+  readonly #largest = Tensor.zeros('f32', [1]);
   readonly #steps = new Map<number, Step>();
   /** The last step, where its number of tokens will hardly come again: kept for the sake of its logits. */
   #passing: Step | null = null;
@@ -98,8 +102,8 @@ export class Session {
   /**
    * Computes the next 1 to `chunk` tokens off the JavaScript thread.
    *
-   * @returns f32 [n or 1, vocabulary], valid until the next call.
-   * @throws `LUTRA_E_SHAPE` where the cache or the chunk is too small; `signal.reason`
+   * @returns f32 [n or 1, vocabulary], or for 'top' i32 [1], valid until the next call.
+   * @throws `LUTRA_E_NON_FINITE` for 'top' where the logits hold a NaN or are all infinite; `LUTRA_E_SHAPE` where the cache or the chunk is too small; `signal.reason`
    */
   async append(ids: ArrayLike<number>, signal?: AbortSignal): Promise<Tensor> {
     const step = this.#begin(ids);
@@ -117,8 +121,13 @@ export class Session {
   }
 
   #answer({ program, logits }: Step): Tensor {
-    if (this.#model.device !== 'cpu') program.download(logits);
-    return logits;
+    const top = this.#options.logits === 'top';
+    if (this.#model.device !== 'cpu')
+      for (const tensor of top ? [this.#top, this.#largest] : [logits]) program.download(tensor);
+    if (!top) return logits;
+    const [id, largest] = [this.#top.read()[0]!, this.#largest.read()[0]!];
+    if (!Number.isFinite(largest)) throw nonFinite(id);
+    return this.#top;
   }
 
   dispose(): void {
@@ -130,7 +139,8 @@ export class Session {
       values.dispose();
     }
     this.#scratch.dispose();
-    for (const tensor of [this.#cosSin, this.#ids, this.#hidden, this.#logits]) tensor.dispose();
+    for (const tensor of [this.#cosSin, this.#ids, this.#hidden, this.#logits, this.#top, this.#largest])
+      tensor.dispose();
   }
 
   [Symbol.dispose](): void {
@@ -178,6 +188,7 @@ export class Session {
     const head = { norm: denseWeight(weights, graph.finalNorm), lmHead: weights.get(graph.lmHead)! };
     const rows = { hidden: hidden.rows(first, n), normed: scratch.normed.rows(first, n), logits, products };
     recordHead(program, config, head, rows);
+    if (this.#options.logits === 'top') program.argMax(logits, this.#top, this.#largest);
     // The program keeps the memory of what it was given.
     scratch.dispose();
     for (const view of [hidden, rows.hidden, rows.normed]) view.dispose();

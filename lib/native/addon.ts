@@ -53,6 +53,7 @@ export const opIds = {
   accumulateAttendedGrams: 30,
   crossEntropyBackward: 31,
   accumulateSquares: 32,
+  argMax: 33,
 } as const;
 
 /** Calls that answer with numbers and run only asynchronously (binding/tasks.cc). */

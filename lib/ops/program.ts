@@ -198,6 +198,10 @@ export class Program {
   crossEntropy(logits: Tensor, target: Tensor, loss: Tensor, top: Tensor): this {
     return this.#add('crossEntropy', [logits, target, loss, top]);
   }
+  /** index[n] (i32) of the largest of x[n,m], the lowest on ties, and value[n] (f32), that number; NaN where the row has any. */
+  argMax(x: Tensor, index: Tensor, value: Tensor): this {
+    return this.#add('argMax', [x, index, value]);
+  }
   /** divergence[n] (f64) = KL(softmax(reference) || softmax(logits)), in nats. */
   klDivergence(reference: Tensor, logits: Tensor, divergence: Tensor): this {
     return this.#add('klDivergence', [reference, logits, divergence]);

@@ -67,6 +67,30 @@ Status cross_entropy(Context& context, const TensorView& logits, const TensorVie
   }));
 }
 
+Status arg_max(Context& context, const TensorView& x, const TensorView& index, const TensorView& value) {
+  LUTRA_TRY(require_rank(x, 2, "arg_max: x must have 2 dimensions"));
+  LUTRA_TRY(require_rank(index, 1, "arg_max: index must have 1 dimension"));
+  LUTRA_TRY(require_rank(value, 1, "arg_max: value must have 1 dimension"));
+  LUTRA_TRY(require_dtype(x, Dtype::kF32, "arg_max: x must be f32"));
+  LUTRA_TRY(require_dtype(index, Dtype::kI32, "arg_max: index must be i32"));
+  LUTRA_TRY(require_dtype(value, Dtype::kF32, "arg_max: value must be f32"));
+  const int64_t n = x.shape[0];
+  const int64_t cols = x.shape[1];
+  LUTRA_TRY(require_equal(index.shape[0], n, "arg_max: elements of index, against rows of x"));
+  LUTRA_TRY(require_equal(value.shape[0], n, "arg_max: elements of value, against rows of x"));
+  if (n > 0 && (cols < 1 || cols > INT32_MAX))
+    return error(Code::kShape, "arg_max: columns of x must be at least 1 and fit 31 bits", cols, 1);
+  LUTRA_TRY(require_apart(index, x, "arg_max: index may not overlap x"));
+  LUTRA_TRY(require_apart(value, x, "arg_max: value may not overlap x"));
+  return finished(context.parallel(n, [&](int64_t t) {
+    const float* row = x.as<float>() + t * cols;
+    const int64_t best = largest_index(row, cols);
+    const bool nan = std::any_of(row, row + cols, [](float v) { return std::isnan(v); });
+    index.as<int32_t>()[t] = static_cast<int32_t>(best);
+    value.as<float>()[t] = nan ? NAN : row[best];
+  }));
+}
+
 Status cross_entropy_backward(Context& context, const TensorView& logits, const TensorView& target,
                               const TensorView& dlogits) {
   LUTRA_TRY(require_rank(logits, 2, "cross_entropy_backward: logits must have 2 dimensions"));

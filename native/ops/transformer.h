@@ -47,6 +47,10 @@ Status softmax(Context& context, const TensorView& x, const TensorView& y);
 Status cross_entropy(Context& context, const TensorView& logits, const TensorView& target, const TensorView& loss,
                      const TensorView& top);
 
+// index[t] (i32 [n]) = that of the largest of x[n, cols], the lowest on ties; a NaN is larger than nothing, and nothing
+// is larger than a NaN at the row's start. value[t] (f32 [n]) = that number, or NaN where the row has any.
+Status arg_max(Context& context, const TensorView& x, const TensorView& index, const TensorView& value);
+
 // divergence[t] = sum_v p_v (log p_v - log q_v), p = softmax(reference[t]), q = softmax(logits[t]); f64 [n], in nats.
 Status kl_divergence(Context& context, const TensorView& reference, const TensorView& logits,
                      const TensorView& divergence);

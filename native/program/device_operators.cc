@@ -268,6 +268,27 @@ Status DeviceProgram::swiglu(std::span<const TensorView> t) {
   return ok_status();
 }
 
+Status DeviceProgram::arg_max(std::span<const TensorView> t) {
+  const TensorView &x = t[0], &index = t[1], &value = t[2];
+  LUTRA_TRY(require_rows(x, "arg_max: x must be f32 [n, cols]"));
+  LUTRA_TRY(require_rank(index, 1, "arg_max: index must have 1 dimension"));
+  LUTRA_TRY(require_rank(value, 1, "arg_max: value must have 1 dimension"));
+  LUTRA_TRY(require_dtype(index, Dtype::kI32, "arg_max: index must be i32"));
+  LUTRA_TRY(require_dtype(value, Dtype::kF32, "arg_max: value must be f32"));
+  LUTRA_TRY(require_equal(index.shape[0], x.shape[0], "arg_max: elements of index, against rows of x"));
+  LUTRA_TRY(require_equal(value.shape[0], x.shape[0], "arg_max: elements of value, against rows of x"));
+  LUTRA_TRY(require_apart(index, x, "arg_max: index may not overlap x"));
+  LUTRA_TRY(require_apart(value, x, "arg_max: value may not overlap x"));
+  auto op = sized<LutraCudaArgMax>();
+  op.rows = x.shape[0];
+  op.cols = x.shape[1];
+  op.x = x.as<float>();
+  op.index = index.as<int32_t>();
+  op.value = value.as<float>();
+  launches_.push_back(op);
+  return ok_status();
+}
+
 Status DeviceProgram::add_to(std::span<const TensorView> t) {
   const TensorView &x = t[0], &y = t[1];
   LUTRA_TRY(require_rows(y, "add: y must be f32 [n, d]"));

@@ -20,6 +20,7 @@ constexpr int32_t op_of() {
   if constexpr (std::is_same_v<Arguments, LutraCudaRmsNorm>) return LUTRA_CUDA_OP_RMS_NORM;
   if constexpr (std::is_same_v<Arguments, LutraCudaRope>) return LUTRA_CUDA_OP_ROPE;
   if constexpr (std::is_same_v<Arguments, LutraCudaAttention>) return LUTRA_CUDA_OP_ATTENTION;
+  if constexpr (std::is_same_v<Arguments, LutraCudaArgMax>) return LUTRA_CUDA_OP_ARG_MAX;
   return LUTRA_CUDA_OP_SWIGLU;
 }
 
@@ -35,6 +36,15 @@ std::vector<int64_t> shape_of(const LutraCudaLutGemm& op) {
 }
 std::vector<int64_t> shape_of(const LutraCudaAttention& op) {
   return {op.tokens, op.heads, op.kv_heads, op.head_dim, op.capacity};
+}
+
+std::vector<int64_t> shape_of(const LutraCudaArgMax& op) { return {op.rows, op.cols}; }
+
+// Operators whose blocks meet in memory that the program gives them.
+template <typename Op>
+constexpr bool meets() {
+  return std::is_same_v<Op, LutraCudaLutGemm> || std::is_same_v<Op, LutraCudaAttention> ||
+         std::is_same_v<Op, LutraCudaArgMax>;
 }
 
 }  // namespace
@@ -64,6 +74,7 @@ Status DeviceProgram::add(int op, std::span<const TensorView> tensors, std::span
   if (name == "attention") status = attention(t, parameters);
   if (name == "swiglu") status = swiglu(t);
   if (name == "add") status = add_to(t);
+  if (name == "argMax") status = arg_max(t);
   LUTRA_TRY(status);
   std::move(keep.begin(), keep.end(), std::back_inserter(keep_));
   ++steps_;
@@ -89,7 +100,7 @@ Status DeviceProgram::make_workspaces() {
   std::vector<SharedWorkspace> known;
   for (Arguments& arguments : launches_) {
     const auto make = [&]<typename Op>(Op& op) -> Status {
-      if constexpr (std::is_same_v<Op, LutraCudaLutGemm> || std::is_same_v<Op, LutraCudaAttention>) {
+      if constexpr (meets<Op>()) {
         uint64_t bytes = 0;
         LUTRA_TRY(context_->call(
             [&](auto& table, auto* context) { return table.workspace(context, op_of<Op>(), &op, &bytes); }));

@@ -39,7 +39,7 @@ class DeviceProgram {
 
  private:
   using Arguments = std::variant<LutraCudaLutGemm, LutraCudaMatrixVector, LutraCudaAdd, LutraCudaEmbedding,
-                                 LutraCudaRmsNorm, LutraCudaRope, LutraCudaAttention, LutraCudaSwiglu>;
+                                 LutraCudaRmsNorm, LutraCudaRope, LutraCudaAttention, LutraCudaSwiglu, LutraCudaArgMax>;
 
   Status ready();
   Status make_workspaces();
@@ -55,6 +55,7 @@ class DeviceProgram {
   Status cache_append(std::span<const TensorView> t);
   Status attention(std::span<const TensorView> t, std::span<const double> parameters);
   Status swiglu(std::span<const TensorView> t);
+  Status arg_max(std::span<const TensorView> t);
   Status add_to(std::span<const TensorView> t);
   Status fits_position(int64_t rows, int64_t capacity);
   template <typename Op>

@@ -128,6 +128,8 @@ const OpRow kTable[] = {
      [](C& c, const S& s, const P&) { return cross_entropy_backward(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
     {"accumulateSquares", 2, 0, 0,
      [](C& c, const S& s, const P&) { return accumulate_squares(c, s.tensors[0], s.tensors[1]); }},
+    {"argMax", 3, 0, 0,
+     [](C& c, const S& s, const P&) { return arg_max(c, s.tensors[0], s.tensors[1], s.tensors[2]); }},
 };
 
 }  // namespace

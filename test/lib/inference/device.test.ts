@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Random } from '../../../lib/calibration/random.js';
-import { type GeneratedToken, loadModel, type Model } from '../../../lib/inference/index.js';
+import { type GenerationOptions, loadModel, type Model } from '../../../lib/inference/index.js';
 import { Program } from '../../../lib/ops/index.js';
 import { quantizeModel } from '../../../lib/pipeline/index.js';
 import { quantize } from '../../../lib/quantization/index.js';
@@ -24,12 +24,12 @@ function relativeError(expected: Float32Array, found: Float32Array): number {
 
 const logitsOf = async (model: Model) => (await model.logits(ids)).read() as Float32Array;
 
-async function greedy(model: Model): Promise<number[]> {
-  const pieces: GeneratedToken[] = [];
-  for await (const piece of model.generate([1, 4, 8], { maxTokens: 6, temperature: 0, ignoreEos: true }))
-    pieces.push(piece);
-  return pieces.map(({ token }) => token);
+async function tokensOf(model: Model, options: GenerationOptions): Promise<number[]> {
+  const tokens: number[] = [];
+  for await (const { token } of model.generate([1, 4, 8], options)) tokens.push(token);
+  return tokens;
 }
+const greedy = (model: Model) => tokensOf(model, { maxTokens: 6, temperature: 0, ignoreEos: true });
 
 // On the host's runtime: what is checked is the way from JavaScript to the kernels and back, not a device.
 describe('a model on a device', () => {
@@ -101,6 +101,37 @@ describe('a model on a device', () => {
       } finally {
         rmSync(out, { recursive: true, force: true });
       }
+    });
+  });
+
+  it('finds the largest number as the processor does', () => {
+    const rows = [
+      [1, 5, 5, 2],
+      [Number.NaN, 3, 9, 0],
+      [0, Number.NaN, 7, 7],
+      [-Infinity, -Infinity, -Infinity, -Infinity],
+    ];
+    using x = Tensor.copyOf(Float32Array.from(rows.flat()), [4, 4]);
+    for (const device of ['cpu', 'cuda:0'] as const) {
+      using index = Tensor.zeros('i32', [4]);
+      using value = Tensor.zeros('f32', [4]);
+      using program = new Program(device).argMax(x, index, value);
+      program.run();
+      if (device !== 'cpu') for (const tensor of [index, value]) program.download(tensor);
+      expect([...index.read()]).toEqual([1, 0, 2, 0]);
+      expect([...value.read()]).toEqual([5, Number.NaN, Number.NaN, -Infinity]);
+    }
+  });
+
+  it('samples, too, and refuses logits that are not numbers', async () => {
+    await withTinyModel({}, async (dir) => {
+      using here = await loadModel(dir, { device: 'cpu', mode: 'exact' });
+      using there = await loadModel(dir, { device: 'cuda', mode: 'exact' });
+      const options = { maxTokens: 4, temperature: 0.8, seed: 3, ignoreEos: true };
+      expect(await tokensOf(there, options)).toEqual(await tokensOf(here, options));
+      using broken = await loadModel(dir, { device: 'cuda' });
+      (broken.weights.get('model.norm.weight') as Tensor).fill(Number.NaN);
+      await expect(greedy(broken)).rejects.toMatchObject({ code: 'LUTRA_E_NON_FINITE' });
     });
   });
 
