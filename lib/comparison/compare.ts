@@ -4,7 +4,7 @@ import { LutraError, lutraError } from '../errors.js';
 import { type Evaluation, type EvaluationOptions, type EvaluationProgress, evaluate } from '../evaluation/index.js';
 import { OutputDirectory } from '../formats/index.js';
 import { loadModel, type Model } from '../inference/index.js';
-import { type CalibrationJob, type Progress, provenance, quantizeModel } from '../pipeline/index.js';
+import { type CalibrationJob, givenBack, type Progress, provenance, quantizeModel } from '../pipeline/index.js';
 import type { Recipe } from '../quantization/index.js';
 import type { ComparedText, Comparison, ComparisonRun, RunMeasures } from './comparison.js';
 import { HistogramCollector } from './histograms.js';
@@ -116,6 +116,7 @@ async function run(
     const { code, message } = error;
     return { ...plan, measured: null, error: { code, message } };
   } finally {
+    await givenBack(job.signal);
     await rm(job.scratch, { recursive: true, force: true });
     // Where another job is at work there, this one has failed for that.
     await OutputDirectory.removeLeftover(job.scratch).catch(() => {});

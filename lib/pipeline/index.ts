@@ -1,3 +1,4 @@
+export { givenBack } from './answer-abort.js';
 export type {
   BadWindow,
   CalibrationJob,
