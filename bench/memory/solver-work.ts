@@ -1,6 +1,6 @@
 /**
  * What solving and measuring one matrix takes of memory beside its weights and its Hessian, for the `work` of a solver: bytes a
- * weight and f64 matrices of the Hessian's size, from a tall and a wide matrix, each in a process of its own:
+ * weight and packed f64 triangles of the Hessian's size, from a tall and a wide matrix, each in a process of its own:
  *
  *     npx tsx bench/memory/solver-work.ts <method> …
  */
@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { Random } from '../../lib/calibration/index.js';
 import { quantize, Tensor } from '../../lib/index.js';
 import { Program } from '../../lib/ops/index.js';
+import { triangleElements } from '../../lib/tensor/index.js';
 
 const shapes = [
   [4096, 1024],
@@ -33,7 +34,7 @@ function randomTensor(rows: number, cols: number, random: Random): Tensor {
 async function extraBytes(method: string, m: number, k: number): Promise<number> {
   const random = new Random(1);
   const w = randomTensor(m, k, random);
-  const hessian = Tensor.zeros('f64', [k, k]);
+  const hessian = Tensor.zeros('f64', [triangleElements(k)]);
   {
     using x = randomTensor(tokens, k, random);
     using program = new Program().accumulateGram(x, hessian);
@@ -56,7 +57,11 @@ if (methods[0] === '--part') {
       return Number(execFileSync(process.execPath, args, { encoding: 'utf8' }));
     });
     // Both matrices have as many weights: what differs is the Hessian.
-    const [weights, less, more] = [shapes[0][0] * shapes[0][1], 8 * shapes[0][1] ** 2, 8 * shapes[1][1] ** 2];
+    const [weights, less, more] = [
+      shapes[0][0] * shapes[0][1],
+      8 * triangleElements(shapes[0][1]),
+      8 * triangleElements(shapes[1][1]),
+    ];
     const hessians = (wide - tall) / (more - less);
     console.log(
       `${method}: { perWeight: ${((tall - hessians * less) / weights).toFixed(1)}, hessians: ${hessians.toFixed(2)} }`,

@@ -1,147 +1,97 @@
 /**
  * Seconds that the methods take for one matrix of Llama-2-7B's sizes, and the share of the machine's multiply-add peak,
- * measured in the same run, that their arithmetic reaches:
+ * measured in the same run, that their arithmetic reaches; or how long an abort takes at these sizes:
  *
- *     npx tsx bench/quantize/speed.ts [--methods gptq,decoupleq] [--shapes 4096x4096,11008x4096,4096x11008]
- *         [--bits 3] [--group-size 128] [--threads 0] [--out bench/results/quantize-speed.jsonl]
+ *     npx tsx bench/quantize/speed.ts [--measure time|abort] [--methods gptq,decoupleq]
+ *         [--shapes 4096x4096,11008x4096,4096x11008] [--bits 3] [--group-size 128] [--threads 0] [--aborts 4]
+ *         [--out bench/results/quantize-speed.jsonl] [--again]
  *
- * Shapes are outFeatures x inFeatures. Weights are random, inputs correlated: a few strong directions over noise. Every row
- * has the error that the method reached, in the metric of those inputs, beside round to nearest on the same levels.
+ * Shapes are outFeatures x inFeatures. Every method at every shape is a piece of its own: its line is added to the file when it
+ * is done, pieces that the file has are not measured again unless `--again` says so, and the table is of the whole file. Aborts
+ * are spread over the time that the file says the piece takes. Weights are random, inputs correlated: a few strong directions
+ * over noise. Every row has the error that the method reached, in the metric of those inputs, beside round to nearest on the
+ * same levels.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { parseArgs } from 'node:util';
-import { linesOf, machineCard, parseShape, Random, type Shape, shapeName } from '../../lib/benchmark/index.js';
+import { linesOf, machineCard, parseShape } from '../../lib/benchmark/index.js';
 import { table } from '../../lib/cli/table.js';
-import { Program } from '../../lib/ops/index.js';
-import {
-  disposeSolved,
-  normalizeRecipe,
-  prepareInputs,
-  type Statistics,
-  solveMatrix,
-} from '../../lib/quantization/index.js';
-import { Tensor } from '../../lib/tensor/index.js';
-import { peakMacs } from '../kernels/dense.js';
-import { type SpeedCase, speedCases } from './speed-cases.js';
+import { speedCases } from './speed-cases.js';
+import { type AbortRow, type Place, placeOf, type TimeRow, Workpiece } from './speed-measure.js';
 
 const { values: given } = parseArgs({
   options: {
+    measure: { type: 'string', default: 'time' },
     methods: { type: 'string', default: speedCases.map(({ name }) => name).join(',') },
     shapes: { type: 'string', default: '4096x4096,11008x4096,4096x11008' },
     bits: { type: 'string', default: '3' },
     'group-size': { type: 'string', default: '128' },
     threads: { type: 'string', default: '0' },
-    out: { type: 'string' },
+    aborts: { type: 'string', default: '4' },
+    out: { type: 'string', default: 'bench/results/quantize-speed.jsonl' },
+    again: { type: 'boolean', default: false },
   },
 });
-const grid = { bits: Number(given.bits), groupSize: Number(given['group-size']) };
-const threads = Number(given.threads);
+const { measure, out } = given;
+if (measure !== 'time' && measure !== 'abort') throw new Error(`no measure ${measure}: time, abort`);
 const cases = given.methods.split(',').map((name) => {
   const found = speedCases.find((candidate) => candidate.name === name);
   if (!found) throw new Error(`no method ${name}: ${speedCases.map((candidate) => candidate.name).join(', ')}`);
   return found;
 });
-
-interface SpeedRow {
-  method: string;
-  shape: string;
-  bits: number;
-  groupSize: number;
-  threads: number;
-  /** What is done once for all matrices that read one input, and what every matrix takes, its errors measured. */
-  prepareSeconds: number;
-  solveSeconds: number;
-  /** Operations of the method's passes, a multiplication and an addition counted as two. */
-  operations: number;
-  peakGflops: number;
-  shareOfPeak: number;
-  relativeError: number;
-  rtnError: number;
-}
-
-const strong = 32; // directions
-const noise = 0.5;
-
-/** The sum of xᵀx of inputs with some strong directions over noise: a low-rank part and a diagonal. */
-function correlated(k: number, random: Random): Tensor {
-  using x = Tensor.copyOf(random.normals(strong * k), [strong, k]);
-  const hessian = Tensor.zeros('f64', [k, k]);
-  using program = new Program().accumulateGram(x, hessian);
-  program.run();
-  for (let i = 0; i < k; i++) {
-    const at = i * (k + 1);
-    hessian.write(new Float64Array([hessian.read(at, 1)[0]! + strong * noise]), at);
-  }
-  return hessian;
-}
-
-async function measure({ name, recipe, operations }: SpeedCase, { rows: m, cols: k }: Shape): Promise<SpeedRow> {
-  const random = new Random(m + k);
-  using w = Tensor.copyOf(
-    random.normals(m * k).map((v) => 0.02 * v),
-    [m, k],
-  );
-  using hessian = correlated(k, random);
-  const full = normalizeRecipe({ ...recipe, ...grid });
-  const statistics: Statistics = { hessian };
-  const call = { threads, where: name };
-  const started = performance.now();
-  const prepared = await prepareInputs(full, statistics, call);
-  const ready = performance.now();
-  try {
-    const solved = await solveMatrix(w, full, { ...prepared, statistics }, call);
-    const done = performance.now();
-    disposeSolved(solved);
-    const { relativeError, rtnError } = solved.report;
-    const peakGflops = 2 * peakMacs(threads === 1 ? 1 : 2);
-    const work = operations(m, k, grid.groupSize === -1 ? 1 : Math.ceil(k / grid.groupSize));
-    return {
-      method: name,
-      shape: shapeName({ rows: m, cols: k }),
-      ...grid,
-      threads,
-      prepareSeconds: (ready - started) / 1e3,
-      solveSeconds: (done - ready) / 1e3,
-      operations: work,
-      peakGflops,
-      shareOfPeak: work / 1e6 / (done - started) / peakGflops,
-      relativeError,
-      rtnError,
-    };
-  } finally {
-    prepared.release();
-  }
-}
-
-const results: SpeedRow[] = [];
 const shapes = given.shapes.split(',').map((text) => {
   const shape = parseShape(text);
   if (!shape) throw new Error(`no shape: ${text}`);
   return shape;
 });
+
+type Row = TimeRow | AbortRow;
+const keyOf = ({ measure, method, shape, bits, groupSize, threads }: Place & Pick<Row, 'measure'>) =>
+  [measure, method, shape, bits, groupSize, threads].join(' ');
+const lines = existsSync(out) ? readFileSync(out, 'utf8').trim().split('\n') : [];
+const rows = new Map(lines.slice(1).map((line): [string, Row] => [keyOf(JSON.parse(line)), JSON.parse(line)]));
+
+function keep(row: Row): void {
+  rows.set(keyOf(row), row);
+  mkdirSync(dirname(out), { recursive: true });
+  writeFileSync(out, linesOf(machineCard(), [...rows.values()]));
+}
+
 for (const shape of shapes)
   for (const one of cases) {
-    results.push(await measure(one, shape));
-    console.error(JSON.stringify(results.at(-1)));
+    const settings = {
+      bits: Number(given.bits),
+      groupSize: Number(given['group-size']),
+      threads: Number(given.threads),
+    };
+    const place = placeOf(one, shape, settings);
+    if (!given.again && rows.has(keyOf({ measure, ...place }))) continue;
+    const timed = rows.get(keyOf({ measure: 'time', ...place })) as TimeRow | undefined;
+    using piece = new Workpiece(one, shape, place);
+    if (measure === 'time') keep(await piece.time());
+    else if (timed) keep(await piece.abort(timed.prepareSeconds + timed.solveSeconds, Number(given.aborts)));
+    else throw new Error(`${out} has no time of ${one.name} at ${place.shape}: measure it first`);
   }
-const head = ['method', 'shape', 'prepare s', 'solve s', 'Gflop', 'of the peak', 'error', 'of rounding'];
+
+const head = ['method', 'shape', 'prepare s', 'solve s', 'Gflop', 'of the peak', 'error', 'of rounding', 'abort ms'];
+const timeRows = [...rows.values()].filter((row): row is TimeRow => row.measure === 'time');
 console.log(
   table(
     head,
-    results.map((row) => [
-      row.method,
-      row.shape,
-      row.prepareSeconds.toFixed(2),
-      row.solveSeconds.toFixed(2),
-      (row.operations / 1e9).toFixed(0),
-      `${(100 * row.shareOfPeak).toFixed(0)} %`,
-      row.relativeError.toPrecision(3),
-      row.rtnError.toPrecision(3),
-    ]),
+    timeRows.map((row) => {
+      const abort = rows.get(keyOf({ ...row, measure: 'abort' })) as AbortRow | undefined;
+      return [
+        row.method,
+        row.shape,
+        row.prepareSeconds.toFixed(2),
+        row.solveSeconds.toFixed(2),
+        (row.operations / 1e9).toFixed(0),
+        `${(100 * row.shareOfPeak).toFixed(0)} %`,
+        row.relativeError.toPrecision(3),
+        row.rtnError.toPrecision(3),
+        abort ? abort.slowestMilliseconds.toFixed(0) : '',
+      ];
+    }),
   ),
 );
-if (given.out) {
-  mkdirSync(dirname(given.out), { recursive: true });
-  writeFileSync(given.out, linesOf(machineCard(), results));
-}

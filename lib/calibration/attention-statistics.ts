@@ -1,6 +1,6 @@
 import { type AttentionTap, type LlamaConfig, ropeFrequencies } from '../models/index.js';
 import { Program } from '../ops/index.js';
-import { Tensor } from '../tensor/index.js';
+import { Tensor, triangleElements } from '../tensor/index.js';
 import { rotaryMean } from './rotary-mean.js';
 
 /**
@@ -73,7 +73,7 @@ export class RowHessianCollector {
  * summed over the query heads that share it (BoA, arXiv 2406.13474).
  */
 export class HeadHessianCollector {
-  /** f64 [count, hiddenSize, hiddenSize] */
+  /** f64 [count, hiddenSize · (hiddenSize + 1) / 2]: packed triangles. */
   readonly hessians: Tensor;
 
   /** Of the key-value heads `first` to `first + count`. */
@@ -82,7 +82,7 @@ export class HeadHessianCollector {
     private readonly first: number,
     count: number,
   ) {
-    this.hessians = Tensor.zeros('f64', [count, config.hiddenSize, config.hiddenSize]);
+    this.hessians = Tensor.zeros('f64', [count, triangleElements(config.hiddenSize)]);
   }
 
   /** To be handed to `recordBlock`. */

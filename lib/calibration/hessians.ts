@@ -1,9 +1,9 @@
 import { lutraError } from '../errors.js';
 import type { Tap } from '../models/index.js';
-import { Tensor } from '../tensor/index.js';
+import { Tensor, triangleElements } from '../tensor/index.js';
 
 interface TappedInput {
-  /** f64 [inFeatures, inFeatures]. */
+  /** f64, a packed triangle of inFeatures rows. */
   gram: Tensor;
   /** Tokens that one run of the recorded program adds. */
   rowsARun: number;
@@ -24,7 +24,11 @@ export class HessianCollector {
   readonly tap: Tap = (input, x, program) => {
     if (this.only !== null && input !== this.only) return;
     const [rows = 0, width = 0] = x.shape;
-    const tapped = this.#inputs.get(input) ?? { gram: Tensor.zeros('f64', [width, width]), rowsARun: 0, tokens: 0 };
+    const tapped = this.#inputs.get(input) ?? {
+      gram: Tensor.zeros('f64', [triangleElements(width)]),
+      rowsARun: 0,
+      tokens: 0,
+    };
     this.#inputs.set(input, tapped);
     tapped.rowsARun += rows;
     program.accumulateGram(x, tapped.gram);

@@ -112,6 +112,7 @@ export const taskIds = {
   decoupleqDescend: 51,
   crc32c: 52,
   weightedSquares: 53,
+  quadraticFormRows: 54,
 } as const;
 
 /** Memory with an element type and a shape. Rows of a view share the memory of what they were taken from. */

@@ -1,7 +1,7 @@
 import { HeadHessianCollector, type RowHessianCollector, valueRowHessians } from '../calibration/index.js';
 import { type LinearNode, rolesOf } from '../models/index.js';
 import { asFloat32, type HeadStatistics, needsOf } from '../quantization/index.js';
-import type { Tensor } from '../tensor/index.js';
+import { type Tensor, triangleElements } from '../tensor/index.js';
 import type { BlockWork } from './block-work.js';
 
 /** Bytes of the Hessians of value heads that are in memory together; one head's are, however large. */
@@ -62,7 +62,7 @@ export async function* headStatistics(
 ): AsyncGenerator<HeadStatistics> {
   const { config } = source.graph;
   const { kvHeads, hiddenSize } = config;
-  const together = Math.max(1, Math.floor(headHessianBytes / (8 * hiddenSize ** 2)));
+  const together = Math.max(1, Math.floor(headHessianBytes / (8 * triangleElements(hiddenSize))));
   for (let first = 0; first < kvHeads; first += together) {
     const count = Math.min(together, kvHeads - first);
     const collector = new HeadHessianCollector(config, first, count);
@@ -74,7 +74,7 @@ export async function* headStatistics(
       });
       for (let head = 0; head < count; head++) {
         using one = collector.hessians.rows(head, head + 1);
-        using hessian = one.reshape([hiddenSize, hiddenSize]);
+        using hessian = one.reshape([one.elements]);
         using rows = rowHessian?.rows(first + head, first + head + 1);
         yield { hessian, rowHessian: rows, tokens: tokens ?? undefined, heads: kvHeads };
       }

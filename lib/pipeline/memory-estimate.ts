@@ -8,7 +8,7 @@ import {
   type TensorSource,
   unmeasuredWork,
 } from '../quantization/index.js';
-import { dtypeBytes, elements } from '../tensor/index.js';
+import { dtypeBytes, elements, triangleElements } from '../tensor/index.js';
 import { headHessianBytes } from './attention-statistics.js';
 import type { WindowSizes } from './calibration-inputs.js';
 import { logitRows } from './fisher.js';
@@ -19,7 +19,7 @@ export interface MemoryParts {
   process: number;
   /** Weights of the block, or of the one matrix, at hand: as they are stored, and in fp32 where they are done. */
   weights: number;
-  /** f64 [inFeatures, inFeatures] of the inputs of layers that are still to be solved; a solver's factor of one of them. */
+  /** Hessians of the inputs of layers that are still to be solved, each a packed triangle of f64. */
   hessians: number;
   /** One window's activations inside a block. */
   window: number;
@@ -39,6 +39,9 @@ export interface MemoryEstimate {
 const processReserve = 96 * 2 ** 20;
 /** What small allocations, levels, scales and the rounding up of all parts take, as a share. */
 const slack = 1.05;
+
+/** Of a weight at 4 bits, with scales and offsets. */
+const packedBytes = 0.75;
 
 type Moment = { at: string } & Partial<Omit<MemoryParts, 'process'>>;
 
@@ -140,14 +143,14 @@ interface BlockBytes {
 function heldBytes(block: BlockGraph, { model, recipe, sizes }: Work): BlockBytes {
   const needs = needsOf(recipe);
   const stored = sum(block.tensors, (name) => tensorBytes(model, name));
-  const squares = [...inputsOf(block).values()].map(squareBytes);
-  const all = sum(squares, (bytes) => bytes);
+  const hessians = [...inputsOf(block).values()].map(triangleBytes);
+  const all = sum(hessians, (bytes) => bytes);
   return {
     stored,
     whole: 4 * sum(block.linears, weightsOf) + stored - sum(block.linears, ({ name }) => tensorBytes(model, name)),
     kept: sizes.heldOut ? stored : 0,
     heldOut: sizes.heldOut ? 2 * all : 0,
-    together: needs.includes('hessian') ? (isSequential(recipe) ? Math.max(...squares) : all) : 0,
+    together: needs.includes('hessian') ? (isSequential(recipe) ? Math.max(...hessians) : all) : 0,
     rows: needs.includes('attention') ? attentionBytes(model.graph.config) : 0,
   };
 }
@@ -179,7 +182,10 @@ function tuning(block: BlockGraph, { recipe, window }: Work, { stored, whole, ke
   ];
 }
 
-/** Layer after layer, by input: solved ones are there in fp32, and Hessians go when their layers are solved. */
+/**
+ * Layer after layer, by input. Solved ones wait as packed weights, or are there in fp32 where the block runs with them; Hessians go
+ * when their layers are solved.
+ */
 function solving(block: BlockGraph, { model, recipe, window }: Work, held: BlockBytes): Moment[] {
   const needs = needsOf(recipe);
   const { q, v } = rolesOf(block);
@@ -195,10 +201,12 @@ function solving(block: BlockGraph, { model, recipe, window }: Work, held: Block
         window: heads ? window : 0,
         solver: solverBytes(model, recipe, node),
       });
-      weights +=
-        4 * weightsOf(node) - tensorBytes(model, node.name) + (recipe.finetune.length ? 2 * weightsOf(node) : 0);
+      weights += isSequential(recipe)
+        ? 4 * weightsOf(node) - tensorBytes(model, node.name)
+        : packedBytes * weightsOf(node);
+      if (recipe.finetune.length) weights += 2 * weightsOf(node);
     }
-    if (needs.includes('hessian') && !isSequential(recipe)) waiting -= squareBytes(width);
+    if (needs.includes('hessian') && !isSequential(recipe)) waiting -= triangleBytes(width);
   }
   return moments;
 }
@@ -215,7 +223,7 @@ function solverBytes(model: TensorSource, recipe: Recipe, node: LinearNode): num
   const levels = (4 * 2 ** bits * 3) / (groupSize === -1 ? node.inFeatures : groupSize);
   const pair = recipe.lowRank ? 16 : 0;
   const squares = needsOf(recipe).length ? hessians + (recipe.lowRank ? 2 : 0) : 0;
-  return weightsOf(node) * (converted + perWeight + levels + pair) + squares * squareBytes(node.inFeatures);
+  return weightsOf(node) * (converted + perWeight + levels + pair) + squares * triangleBytes(node.inFeatures);
 }
 
 /** f32 with a row a token: the residual stream, what a block makes of it, and the keys and values. */
@@ -225,12 +233,12 @@ function windowBytes({ hiddenSize, intermediateSize, heads, kvHeads, headDim }: 
 
 /** The rows of x that a sum of xᵀx reads, laid out twice. */
 const gramBytes = (width: number, tokens: number): number => 8 * width * Math.min(tokens, 2048);
-const squareBytes = (width: number): number => 8 * width ** 2;
+const triangleBytes = (width: number): number => 8 * triangleElements(width);
 const attentionBytes = ({ heads, kvHeads, headDim }: LlamaConfig): number => 8 * 3 * (heads + kvHeads) * headDim ** 2;
 
 /** The Hessians of value heads that are collected together, and the factor of one. */
 function headBytes({ hiddenSize, kvHeads }: LlamaConfig): number {
-  const one = squareBytes(hiddenSize);
+  const one = triangleBytes(hiddenSize);
   return one * Math.min(kvHeads, Math.max(1, Math.floor(headHessianBytes / one))) + one;
 }
 

@@ -35,6 +35,8 @@ async function solveBlock(work: BlockWork, solved: SolvedNode[] | null): Promise
   const needed = needsOf(recipe).includes('hessian');
   const sequential = isSequential(recipe);
   let collected: Collected | null = null;
+  // Where nothing runs through the block before it is solved, its packed weights wait: they are a fraction of those in f32.
+  const waiting = sequential ? null : new Map<LinearNode, QuantizedTensor>();
   try {
     for (const [input, nodes] of byInput(work.block.linears)) {
       if (needed && (sequential || !collected)) {
@@ -46,12 +48,17 @@ async function solveBlock(work: BlockWork, solved: SolvedNode[] | null): Promise
         if (taken) requireTokens(taken.tokens, work.runner, input);
         const { rows = null } = nodes.includes(rolesOf(work.block).q) ? (collected ?? {}) : {};
         using attention = rows && (await attentionStatistics(work, rows));
-        await solveLayers(work, nodes, taken ?? {}, { input, attention, solved });
+        await solveLayers(work, nodes, taken ?? {}, { input, attention, solved, waiting });
       } finally {
         taken?.hessian.dispose();
       }
     }
+    for (const [node, packed] of waiting ?? []) {
+      await replaceWeight(work, node, packed);
+      packed.dispose();
+    }
   } finally {
+    for (const packed of waiting?.values() ?? []) packed.dispose();
     collected?.dispose();
   }
 }
@@ -101,12 +108,21 @@ function requireTokens(found: number, { tokens: expected }: BlockWork['runner'],
   throw lutraError('LUTRA_E_INTERNAL', { message: 'the Hessian is not of all windows', where, found, expected });
 }
 
+interface Destination {
+  input: string;
+  attention: AttentionStatistics | null;
+  /** Where layers go that are to be finetuned. */
+  solved: SolvedNode[] | null;
+  /** Where packed weights go until the block has them in place of its own; null where it has them at once. */
+  waiting: Map<LinearNode, QuantizedTensor> | null;
+}
+
 /** Layers that share their input. */
 async function solveLayers(
   work: BlockWork,
   nodes: readonly LinearNode[],
   statistics: Statistics,
-  { input, attention, solved }: { input: string; attention: AttentionStatistics | null; solved: SolvedNode[] | null },
+  { input, attention, solved, waiting }: Destination,
 ): Promise<void> {
   const { block, weights, layers, context } = work;
   const { tokens = null } = statistics;
@@ -123,8 +139,12 @@ async function solveLayers(
         : await layers.solve(block, node, original, inputs);
       solved?.push(layer);
       try {
-        using packed = solved ? await layers.pack(layer) : await layers.write(layer);
-        await replaceWeight(work, node, packed);
+        const packed = solved ? await layers.pack(layer) : await layers.write(layer);
+        if (waiting) waiting.set(node, packed);
+        else {
+          using own = packed;
+          await replaceWeight(work, node, own);
+        }
       } finally {
         if (!solved) layer[Symbol.dispose]();
       }

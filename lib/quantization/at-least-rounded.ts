@@ -8,6 +8,7 @@ import {
   gridPlanes,
   levelsOf,
   type Metric,
+  quadraticForms,
   residual,
   roundToValues,
   valuesOf,
@@ -83,10 +84,29 @@ const nearest = async (w: Tensor, values: Values, grid: Grid, call: Call): Promi
   values,
 });
 
+/** Rows whose differences are in memory together; the last ones take a few more, so that none are so few as to add up otherwise. */
+const rowsTogether = 1536;
+const fewRows = 16;
+
 async function distance(w: Tensor, { codes, values }: Coded, grid: Grid, metric: Metric, call: Call): Promise<number> {
   using levels = await levelsOf(values, grid, call);
-  using difference = await residual(w, codes, levels, grid, call);
-  return await energy(difference, metric, call);
+  const [rows = 0] = w.shape;
+  if (!metric.hessian || metric.rowHessian || rows <= rowsTogether + fewRows) {
+    using difference = await residual(w, codes, levels, grid, call);
+    return await energy(difference, metric, call);
+  }
+  using forms = Tensor.zeros('f64', [rows]);
+  for (let begin = 0, end = 0; begin < rows; begin = end) {
+    end = rows - begin <= rowsTogether + fewRows ? rows : begin + rowsTogether;
+    using part = w.rows(begin, end);
+    using partCodes = codes.rows(begin, end);
+    using partLevels = levels.rows(begin, end);
+    using partForms = forms.rows(begin, end);
+    using difference = await residual(part, partCodes, partLevels, grid, call);
+    await quadraticForms(difference, metric.hessian, partForms, call);
+  }
+  const sum = (forms.read() as Float64Array).reduce((total, form) => total + form, 0);
+  return Math.max(0, sum);
 }
 
 /** The grid that round to nearest takes, rounded to what the storage holds. */

@@ -8,6 +8,8 @@ export interface Suspect {
   /** In the plural or with an article: "the scales". */
   what: string;
   hint: string;
+  /** The indices of an element, where they are not those of the tensor's shape. */
+  place?: ((index: number) => number[]) | undefined;
 }
 
 const weights: Suspect = {
@@ -22,25 +24,35 @@ export async function refuseNonFinite(x: Tensor, call: Call, suspect: Suspect = 
 }
 
 /** Of an element that is known not to be finite. */
-export async function nonFinite(x: Tensor, index: number, call: Call, { what, hint }: Suspect): Promise<LutraError> {
+export async function nonFinite(
+  x: Tensor,
+  index: number,
+  call: Call,
+  { what, hint, place = placeIn(x) }: Suspect,
+): Promise<LutraError> {
   using flat = x.reshape([x.elements]);
   using one = flat.rows(index, index + 1);
   const value = await elementOf(one, call);
-  let rest = index;
-  const place = x.shape.map((_, axis) => {
-    const span = x.shape.slice(axis + 1).reduce((product, n) => product * n, 1);
-    const at = Math.floor(rest / span);
-    rest -= at * span;
-    return at;
-  });
   return lutraError('LUTRA_E_NON_FINITE', {
     message: `${what} ${what.endsWith('s') ? 'hold' : 'holds'} a NaN or infinity`,
     where: call.where,
-    found: `${value} at index [${place.join(', ')}]`,
+    found: `${value} at index [${place(index).join(', ')}]`,
     expected: 'finite numbers',
     hint,
   });
 }
+
+const placeIn =
+  ({ shape }: Tensor) =>
+  (index: number): number[] => {
+    let rest = index;
+    return shape.map((_, axis) => {
+      const span = shape.slice(axis + 1).reduce((product, n) => product * n, 1);
+      const at = Math.floor(rest / span);
+      rest -= at * span;
+      return at;
+    });
+  };
 
 async function elementOf(one: Tensor, call: Call): Promise<number | undefined> {
   if (one.dtype === 'f64') return one.read()[0];

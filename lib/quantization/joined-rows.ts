@@ -4,7 +4,7 @@ import { valuesOf } from './passes.js';
 import { copyRows } from './row-passes.js';
 import type { SolvedMatrix } from './solve-matrix.js';
 
-/** The statistics of one head's rows: Hessian f64 [inFeatures, inFeatures], row Hessian f64 [1, d, d]. */
+/** The statistics of one head's rows: its inputs' Hessian, row Hessian f64 [1, d, d]. */
 export interface HeadStatistics extends Statistics {
   heads: number;
 }

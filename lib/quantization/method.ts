@@ -50,8 +50,9 @@ export type Need = 'hessian' | 'attention' | 'headHessians' | 'valueRows';
 /** Statistics of the inputs x [tokens, inFeatures] of a linear layer. */
 export interface Statistics {
   /**
-   * f64 [inFeatures, inFeatures]: the sum of xᵀx over calibration tokens, up to a positive factor. f64 [heads, inFeatures,
-   * inFeatures] where every head of outFeatures / heads rows has inputs of its own, each a matrix by itself then.
+   * f64 [inFeatures, inFeatures]: the sum of xᵀx over calibration tokens, up to a positive factor. Its upper triangle alone is
+   * read, and may be packed: the rows of it one behind the other, f64 [inFeatures · (inFeatures + 1) / 2]. f64 [heads,
+   * inFeatures, inFeatures] where every head of outFeatures / heads rows has inputs of its own, each a matrix by itself then.
    */
   hessian?: Tensor | undefined;
   /**
@@ -73,8 +74,8 @@ export interface Call {
 }
 
 /**
- * What solving and measuring a matrix takes at most beside its weights and the Hessian of its inputs: bytes a weight, and f64
- * matrices of the Hessian's size. A job's memory is planned with it.
+ * What solving and measuring a matrix takes at most beside its weights and the Hessian of its inputs: bytes a weight, and
+ * packed f64 triangles of the Hessian's size. A job's memory is planned with it.
  */
 export interface SolverWork {
   perWeight: number;
@@ -153,7 +154,7 @@ export interface LowRankInput<Options> {
   grid: Grid;
   scaleDtype: ScaleDtype;
   options: Options;
-  /** Of the inputs, f64 [inFeatures, inFeatures]: looked through, and not of zeros alone. Where the method needs it. */
+  /** Of the inputs: looked through, and not of zeros alone. Where the method needs it. */
   hessian: Tensor | undefined;
   /** What the recipe's solver makes of w alone; not to be written nor disposed. */
   plain: Solution;

@@ -1,5 +1,5 @@
 import { type LutraErrorCode, lutraError } from '../errors.js';
-import { Tensor } from '../tensor/index.js';
+import { Tensor, triangleRows } from '../tensor/index.js';
 import type { Statistics } from './method.js';
 
 /**
@@ -30,9 +30,15 @@ function checkHessian(w: Tensor, hessian: Tensor, where: string): void {
   if (hessian.dtype !== 'f64') throw fault('LUTRA_E_DTYPE', 'the Hessian is f64', where, hessian.dtype, 'f64');
   const { shape } = hessian;
   const heads = shape.length === 3 ? (shape[0] ?? 0) : 1;
-  const square = shape.length >= 2 && shape.length <= 3 && shape.at(-1) === k && shape.at(-2) === k;
-  if (!square)
-    throw fault('LUTRA_E_SHAPE', 'the Hessian does not fit the weights', where, `[${shape}]`, `[${k}, ${k}]`);
+  const fits = triangleRows({ shape: shape.length === 3 ? shape.slice(1) : shape }) === k;
+  if (!fits)
+    throw fault(
+      'LUTRA_E_SHAPE',
+      'the Hessian does not fit the weights',
+      where,
+      `[${shape}]`,
+      `[${k}, ${k}], or the packed triangle`,
+    );
   if (heads < 1 || m % heads)
     throw fault('LUTRA_E_SHAPE', 'the weights have no such number of heads', where, heads, `a divisor of ${m}`);
 }

@@ -33,7 +33,7 @@ export class Pair {
 }
 
 /**
- * Makes b · a the matrix of its rank that lies nearest to x f32 [m, k]: in the metric of a Hessian f64 [k, k], or in the plain
+ * Makes b · a the matrix of its rank that lies nearest to x f32 [m, k]: in the metric of a Hessian, or in the plain
  * one. The search starts from what b holds, where that is not zeros.
  */
 export async function fitPair(x: Tensor, metric: Tensor | undefined, { b, a }: Pair, call: Call): Promise<void> {

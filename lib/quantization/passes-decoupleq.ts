@@ -3,7 +3,7 @@ import { Tensor } from '../tensor/index.js';
 import type { Call, Grid, ScaleDtype, Values } from './method.js';
 import { disposeOnFailure, groupColumns, groupsOf, levelsOf, residual, task } from './passes.js';
 
-/** A Hessian f64 [k, k] and what damping adds to its diagonal, f64 [k]. */
+/** A Hessian and what damping adds to its diagonal, f64 [k]. */
 export interface DampedHessian {
   hessian: Tensor;
   diagonal: Tensor;

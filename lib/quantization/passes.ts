@@ -1,11 +1,12 @@
 import { addon, bcqStartIds, cancellable, dtypeIds, levelKindIds, taskIds } from '../native/index.js';
 import { Program } from '../ops/index.js';
-import { Tensor } from '../tensor/index.js';
+import { Tensor, triangleRows } from '../tensor/index.js';
 import type { Call, Grid, ScaleDtype, Values } from './method.js';
 
 /**
  * The native passes of native/quantize, typed. All of them run off the JavaScript thread and end within one parallel
- * region when `call.signal` is raised. m is outFeatures, k inFeatures, groups the number of groups in a row.
+ * region when `call.signal` is raised. m is outFeatures, k inFeatures, groups the number of groups in a row. Hessians and
+ * factors are f64 [k, k] or packed triangles, the rows of the upper one behind each other, [k (k + 1) / 2].
  */
 export async function task(
   id: keyof typeof taskIds,
@@ -39,7 +40,7 @@ export const valuesOf = (values: Values): Tensor[] =>
 
 /**
  * How the range of a group's grid is chosen: it is the full one; the one of least 2.4-norm of the error; of least error in
- * the metric of the group's block of a Hessian f64 [k, k]; or of least square error, columns weighted by f64 [k].
+ * the metric of the group's block of a Hessian; or of least square error, columns weighted by f64 [k].
  */
 export type GridSearch = 'none' | 'norm' | { hessian: Tensor } | { importance: Tensor };
 
@@ -103,9 +104,9 @@ export async function roundToValues(w: Tensor, values: Values, grid: Grid, call:
   return await roundToLevels(w, levels, grid, call);
 }
 
-/** f64 [k] of a Hessian f64 [k, k]. */
+/** f64 [k] of a Hessian. */
 export async function hessianDiagonal(hessian: Tensor, call: Call): Promise<Float64Array> {
-  using diagonal = Tensor.zeros('f64', [hessian.shape[0] ?? 0]);
+  using diagonal = Tensor.zeros('f64', [triangleRows(hessian)]);
   await task('hessianDiagonal', [hessian, diagonal], [], call);
   return diagonal.read() as Float64Array;
 }
@@ -128,7 +129,7 @@ export async function reverseCholesky(hessian: Tensor, call: Call): Promise<void
 }
 
 export interface ColumnPass {
-  /** All in pass order: f32 [m, k], f64 [k, k], and the group of each column. */
+  /** All in pass order: f32 [m, k], the factor, and the group of each column. */
   w: Tensor;
   factor: Tensor;
   groupOf: Int32Array;
@@ -258,7 +259,7 @@ export async function residualInto(
   await task('residual', [w, codes, levels, difference], [groupColumns(grid, w.shape[1] ?? 0)], call);
 }
 
-/** What a matrix is measured by: a Hessian of its inputs, f64 [k, k], and one of each head's rows, f64 [heads, d, d]. */
+/** What a matrix is measured by: a Hessian of its inputs, and one of each head's rows, f64 [heads, d, d]. */
 export interface Metric {
   hessian?: Tensor | undefined;
   /** Not without a Hessian. */
@@ -274,6 +275,11 @@ export async function energy(x: Tensor, { hessian, rowHessian }: Metric, call: C
       : await task('quadraticForm', [x, hessian], [], call);
   // Rounding in fp32 can leave a sum that is zero a little below it.
   return Math.max(0, value);
+}
+
+/** x H xᵀ of every row of x f32 [m, k], into `forms` f64 [m]. */
+export async function quadraticForms(x: Tensor, hessian: Tensor, forms: Tensor, call: Call): Promise<void> {
+  await task('quadraticFormRows', [x, hessian, forms], [], call);
 }
 
 /** The sum of weights · x², elementwise, both f32 of one shape. */

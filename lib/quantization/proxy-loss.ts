@@ -9,7 +9,7 @@ import { asFloat32, energy, runOptions, task } from './passes.js';
  *
  * @param w f32, f16 or bf16 [outFeatures, inFeatures], native memory.
  * @param quantized f32, the weights that the packed ones stand for.
- * @param hessian f64 [inFeatures, inFeatures].
+ * @param hessian f64 [inFeatures, inFeatures], or a packed triangle.
  */
 export async function proxyLoss(w: Tensor, quantized: Tensor, hessian: Tensor, call: Call): Promise<number> {
   const original = await asFloat32(w, call);

@@ -1,10 +1,15 @@
 #include "binding/environment.h"
 
+#include <chrono>
 #include <new>
 
 #include "binding/failure.h"
 
 namespace lutra::binding {
+
+// A job that takes longer gives its scratch back: that may be large, and the next one gets its own in a small share of
+// such a time. Short ones, as the steps of a decoder, keep it for each other.
+constexpr std::chrono::milliseconds kLongJob{100};
 
 Environment::Environment(Napi::Env) : pool_(ThreadPool::acquire()) { context_.pool = pool_.get(); }
 
@@ -63,12 +68,17 @@ void Environment::dispatch() {
     Job& job = one.front();
     context.cancel = job.cancel.get();
     context.threads = job.threads;
+    const auto start = std::chrono::steady_clock::now();
     try {
       job.status = job.work(context, job.answer);
     } catch (const std::bad_alloc&) {
       job.status = error(Code::kOutOfMemory, "out of memory");
     }
     job.work = nullptr;  // lets go of the operands
+    if (std::chrono::steady_clock::now() - start > kLongJob) {
+      context = Context();
+      context.pool = pool_.get();
+    }
     std::lock_guard lock(mutex_);
     running_ = nullptr;
     if (stop_) return;

@@ -381,6 +381,10 @@ const TaskRow kTasks[] = {
      [](Context& context, const TaskCall& call, std::vector<double>& answer) {
        return weighted_squares(context, call.tensors[0], call.tensors[1], &answer.emplace_back());
      }},
+    {"quadraticFormRows", 3, 0,
+     [](Context& context, const TaskCall& call, std::vector<double>&) {
+       return quadratic_form_rows(context, call.tensors[0], call.tensors[1], call.tensors[2]);
+     }},
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "core/aligned_buffer.h"
 #include "linalg/orthonormal.h"
 #include "linalg/symmetric_eigen.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "ops/transformer.h"
@@ -71,13 +72,12 @@ class SubspaceIteration {
 
   // H in f32, its largest diagonal element one: sums of inputs may be as large as they like.
   Status convert_metric() {
-    const double* h = metric_.as<double>();
+    const Matrix64 h = upper_triangle(metric_);
     double largest = 0.0;
-    for (int64_t i = 0; i < k_; ++i) largest = std::max(largest, h[i * k_ + i]);
+    for (int64_t i = 0; i < k_; ++i) largest = std::max(largest, h.at(i, i));
     unit_ = largest > 0 ? largest : 1.0;
-    return for_rows(k_, [&](int64_t row) {
-      for (int64_t j = row * k_; j < (row + 1) * k_; ++j) weights_.as<float>()[j] = static_cast<float>(h[j] / unit_);
-    });
+    return read_symmetric(context_, h, 0, k_, 0, k_, weights_.as<float>(), k_,
+                          [this](double x) { return static_cast<float>(x / unit_); });
   }
 
   // Rows of zeros become random ones when the basis is made orthonormal.
@@ -207,10 +207,7 @@ Status low_rank_fit(Context& context, const TensorView& x, const TensorView& met
   if (rank < 1 || rank > std::min(m, k))
     return error(Code::kOption, "low rank: the rank is 1 to the least dimension", rank, std::min(m, k));
   if (metric.data) {
-    LUTRA_TRY(require_rank(metric, 2, "low rank: the metric has 2 dimensions"));
-    LUTRA_TRY(require_dtype(metric, Dtype::kF64, "low rank: the metric is f64"));
-    LUTRA_TRY(require_equal(metric.shape[0], k, "low rank: rows of the metric, against columns of the matrix"));
-    LUTRA_TRY(require_equal(metric.shape[1], k, "low rank: columns of the metric, against those of the matrix"));
+    LUTRA_TRY(require_triangle(metric, k, "low rank: the metric is f64, rows and columns as the matrix has columns"));
   }
   for (const TensorView* factor : {&b, &a})
     LUTRA_TRY(require_apart(*factor, x, "low rank: factors overlap the matrix"));

@@ -8,6 +8,7 @@
 #include "kernels/activation/activation.h"
 #include "kernels/attention/attention.h"
 #include "ops/linear.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/product.h"
 
@@ -22,15 +23,21 @@ TensorView matrix(void* data, Dtype dtype, int64_t rows, int64_t cols) {
   return TensorView{data, dtype, 2, {rows, cols}};
 }
 
+// One of grams [heads, k, k], or of packed ones [heads, k (k + 1) / 2].
+TensorView gram_of_head(const TensorView& gram, int64_t head) {
+  TensorView one{nullptr, gram.dtype, gram.rank - 1, {gram.shape[1], gram.rank == 3 ? gram.shape[2] : 0}};
+  one.data = gram.as<double>() + head * one.elements();
+  return one;
+}
+
 Status check(const TensorView& q, const TensorView& keys, const TensorView& x, const AttentionShape& shape,
              int64_t first, const TensorView& gram) {
   LUTRA_TRY(require_rank(q, 2, "attended grams: q must have 2 dimensions"));
   LUTRA_TRY(require_rank(keys, 2, "attended grams: keys must have 2 dimensions"));
   LUTRA_TRY(require_rank(x, 2, "attended grams: x must have 2 dimensions"));
-  LUTRA_TRY(require_rank(gram, 3, "attended grams: gram must have 3 dimensions"));
+  LUTRA_TRY(require_rank(gram, gram.rank == 2 ? 2 : 3, "attended grams: gram must have 2 or 3 dimensions"));
   for (const TensorView* operand : {&q, &keys, &x})
     LUTRA_TRY(require_dtype(*operand, Dtype::kF32, "attended grams: q, keys and x must be f32"));
-  LUTRA_TRY(require_dtype(gram, Dtype::kF64, "attended grams: gram must be f64"));
   if (shape.heads <= 0 || shape.kv_heads <= 0 || shape.heads % shape.kv_heads)
     return error(Code::kOption, "attended grams: heads must be a multiple of kv_heads", shape.heads, shape.kv_heads);
   if (shape.head_dim <= 0) return error(Code::kOption, "attended grams: head_dim must be positive", shape.head_dim, 1);
@@ -44,8 +51,7 @@ Status check(const TensorView& q, const TensorView& keys, const TensorView& x, c
   LUTRA_TRY(require_equal(x.shape[0], q.shape[0], "attended grams: rows of x, against rows of q"));
   if (keys.shape[0] < q.shape[0])
     return error(Code::kShape, "attended grams: a key is needed for every row of q", keys.shape[0], q.shape[0]);
-  LUTRA_TRY(require_equal(gram.shape[1], x.shape[1], "attended grams: rows of a gram, against columns of x"));
-  LUTRA_TRY(require_equal(gram.shape[2], x.shape[1], "attended grams: columns of a gram, against columns of x"));
+  LUTRA_TRY(require_triangle(gram_of_head(gram, 0), x.shape[1], "attended grams: a gram, against columns of x"));
   if (first < 0 || first > shape.kv_heads - gram.shape[0])
     return error(Code::kOption, "attended grams: no such key-value heads", first, shape.kv_heads - gram.shape[0]);
   for (const TensorView* operand : {&q, &keys, &x})
@@ -148,8 +154,7 @@ Status accumulate_attended_grams(Context& context, const TensorView& q, const Te
                         shape.head_dim,
                         shape.window};
       LUTRA_TRY(mixer.run(context));
-      LUTRA_TRY(accumulate_gram(context, matrix(mixed.as<void>(), Dtype::kF32, n, k),
-                                matrix(gram.as<double>() + i * k * k, Dtype::kF64, k, k)));
+      LUTRA_TRY(accumulate_gram(context, matrix(mixed.as<void>(), Dtype::kF32, n, k), gram_of_head(gram, i)));
     }
   return ok_status();
 }

@@ -8,6 +8,7 @@
 #include "kernels/gemm/gemm.h"
 #include "ops/lane_scratch.h"
 #include "ops/linear.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 
 namespace lutra {
@@ -51,7 +52,7 @@ class Block {
  public:
   static constexpr size_t kBytes = static_cast<size_t>(kBlock * kBlock) * sizeof(double);
 
-  Block(const PackedRows& rows, int64_t i, int64_t j, double* sums, double* gram)
+  Block(const PackedRows& rows, int64_t i, int64_t j, double* sums, const Matrix64& gram)
       : rows_(rows),
         i_(i),
         j_(j),
@@ -84,27 +85,29 @@ class Block {
   __attribute__((always_inline)) inline void fetch(int64_t a, int64_t b) const {
     constexpr int64_t kLine = 64 / sizeof(double);
     for (int64_t r = 0; r < rows_of(a); ++r)
-      for (int64_t c = 0; c < columns_of(b); c += kLine) __builtin_prefetch(gram_ + (a + r) * rows_.k + b + c, 1, 2);
+      for (int64_t c = 0; c < columns_of(b); c += kLine) __builtin_prefetch(gram_.row(a + r) + b + c, 1, 2);
+    if (!mirrored_) return;
     for (int64_t c = 0; c < columns_of(b); ++c)
-      for (int64_t r = 0; r < rows_of(a); r += kLine) __builtin_prefetch(gram_ + (b + c) * rows_.k + a + r, 1, 2);
+      for (int64_t r = 0; r < rows_of(a); r += kLine) __builtin_prefetch(gram_.row(b + c) + a + r, 1, 2);
   }
 
-  // Adds a tile's sums to the result on and above the diagonal, and copies what is then there to its mirror image.
+  // Adds a tile's sums to the result on and above the diagonal, and in a square copies what is then there to its mirror
+  // image.
   void finish(int64_t a, int64_t b) const {
     // Locals: a store of a double cannot change them, but for the members the compiler cannot know it.
     const int64_t stride = tile_cols_;
-    const int64_t k = rows_.k;
     const int64_t rows = rows_of(a);
     const int64_t columns = columns_of(b);
     double* const sums = tile(a, b);
     for (int64_t r = 0; r < rows; ++r) {
       double* const sum = sums + r * stride;
-      double* const target = gram_ + (a + r) * k + b;
+      double* const target = gram_.row(a + r) + b;
       for (int64_t c = std::max<int64_t>(0, a + r - b); c < columns; ++c) sum[c] += target[c];
       for (int64_t c = std::max<int64_t>(0, a + r - b); c < columns; ++c) target[c] = sum[c];
     }
+    if (!mirrored_) return;
     for (int64_t c = std::max<int64_t>(0, a - b + 1); c < columns; ++c) {
-      double* const target = gram_ + (b + c) * k + a;
+      double* const target = gram_.row(b + c) + a;
       const int64_t count = std::min(rows, b + c - a);
       for (int64_t r = 0; r < count; ++r) target[r] = sums[r * stride + c];
     }
@@ -119,10 +122,12 @@ class Block {
   const int64_t tile_cols_ = rows_.gemm.tile_cols;
   int64_t i_, j_, i_end_, j_end_;
   double* sums_;
-  double* gram_;
+  const Matrix64& gram_;
+  const bool mirrored_ = gram_.growth == 0;  // a whole square
 };
 
-Status accumulate_rows(Context& context, const float* x, int64_t count, int64_t k, double* gram) {
+Status accumulate_rows(Context& context, const float* x, int64_t count, const Matrix64& gram) {
+  const int64_t k = gram.rows;
   const int64_t side = PackedRows::padded(k) * count;  // elements packed for one operand
   const size_t packed_bytes = static_cast<size_t>(2 * side) * sizeof(float);
   const size_t bytes = packed_bytes + LaneScratch::bytes(context, Block::kBytes);
@@ -146,16 +151,13 @@ Status accumulate_rows(Context& context, const float* x, int64_t count, int64_t 
 
 Status accumulate_gram(Context& context, const TensorView& x, const TensorView& gram) {
   LUTRA_TRY(require_rank(x, 2, "accumulate_gram: x must have 2 dimensions"));
-  LUTRA_TRY(require_rank(gram, 2, "accumulate_gram: gram must have 2 dimensions"));
   LUTRA_TRY(require_dtype(x, Dtype::kF32, "accumulate_gram: x must be f32"));
-  LUTRA_TRY(require_dtype(gram, Dtype::kF64, "accumulate_gram: gram must be f64"));
   const int64_t n = x.shape[0];
   const int64_t k = x.shape[1];
-  LUTRA_TRY(require_equal(gram.shape[0], k, "accumulate_gram: rows of gram, against columns of x"));
-  LUTRA_TRY(require_equal(gram.shape[1], k, "accumulate_gram: columns of gram, against columns of x"));
+  LUTRA_TRY(require_triangle(gram, k, "accumulate_gram: gram must be f64, rows and columns as x has columns"));
   LUTRA_TRY(require_apart(gram, x, "accumulate_gram: gram may not overlap x"));
   for (int64_t row = 0; row < n; row += kRegionRows)
-    LUTRA_TRY(accumulate_rows(context, x.as<float>() + row * k, std::min(kRegionRows, n - row), k, gram.as<double>()));
+    LUTRA_TRY(accumulate_rows(context, x.as<float>() + row * k, std::min(kRegionRows, n - row), upper_triangle(gram)));
   return ok_status();
 }
 

@@ -16,8 +16,9 @@ Status linear(Context& context, const TensorView& x, const TensorView& weight, c
 // y[n,m] += bias[m], both f32.
 Status add_bias(Context& context, const TensorView& y, const TensorView& bias);
 
-// gram[k,k] += x[n,k]^T x[n,k]: x f32, gram f64 and symmetric, both triangles are written. Products in fp32 over at
-// most 256 rows of x, their sums in fp64. A cancelled call leaves gram partly added to.
+// gram[k,k] += x[n,k]^T x[n,k]: x f32, gram f64 and symmetric, both triangles are written; or its packed triangle
+// (matrix64.h). Products in fp32 over at most 256 rows of x, their sums in fp64. A cancelled call leaves gram partly
+// added to.
 Status accumulate_gram(Context& context, const TensorView& x, const TensorView& gram);
 
 }  // namespace lutra

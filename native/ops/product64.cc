@@ -37,7 +37,8 @@ constexpr double kTurned = -1.0;
 
 }  // namespace
 
-Status product64(Context& context, int64_t n, int64_t m, int64_t k, const float* a, const double* b, double* c) {
+Status product64(Context& context, int64_t n, int64_t m, int64_t k, const float* a, const double* b, double* c,
+                 int64_t c_stride) {
   const GemmKernels& gemm = gemm_kernels();
   const size_t slot_bytes = static_cast<size_t>(2 * kGemmBlock * kDepth) * sizeof(double);
   const size_t bytes = LaneScratch::bytes(context, slot_bytes);
@@ -52,12 +53,12 @@ Status product64(Context& context, int64_t n, int64_t m, int64_t k, const float*
     double* right = left + kGemmBlock * kDepth;
     const int64_t row = part / across * kGemmBlock, column = part % across * kGemmBlock;
     const int64_t rows = std::min(kGemmBlock, n - row), cols = std::min(kGemmBlock, m - column);
-    for (int64_t r = row; r < row + rows; ++r) std::fill_n(c + r * m + column, cols, 0.0);
+    for (int64_t r = row; r < row + rows; ++r) std::fill_n(c + r * c_stride + column, cols, 0.0);
     for (int64_t kk = 0; kk < k; kk += kDepth) {
       const int64_t depth = std::min(kDepth, k - kk);
       pack_block(a + row * k + kk, k, rows, depth, gemm.tile_rows64, kTurned, left);
       pack_block(b + column * k + kk, k, cols, depth, gemm.tile_cols64, 1.0, right);
-      multiply(left, right, depth, rows, cols, c + row * m + column, m);
+      multiply(left, right, depth, rows, cols, c + row * c_stride + column, c_stride);
     }
   }));
 }
@@ -102,9 +103,24 @@ double dot(const double* a, const double* b, int64_t n) {
 
 struct StripProduct {
   const Strips& strips;
-  const double* hessian;
+  const Matrix64& hessian;
 
-  static size_t scratch_bytes() { return static_cast<size_t>(kGemmBlock * (2 * kStrip + kGemmBlock)) * sizeof(double); }
+  static size_t scratch_bytes() { return static_cast<size_t>(kGemmBlock * (3 * kStrip + kGemmBlock)) * sizeof(double); }
+
+  // Rows [row, row + rows) of columns [begin, begin + depth) as panels; `mirrored` holds those that reach below the
+  // diagonal first.
+  void pack_rows_of(int64_t row, int64_t rows, int64_t begin, int64_t depth, double* mirrored, double* panels) const {
+    const int64_t tile = gemm_kernels().tile_cols64;
+    if (row + rows <= begin + 1) {
+      const Matrix64 block = hessian.block(row, begin, rows, depth);
+      for (int64_t r = 0; r < rows; r += tile)
+        pack_panel64(block, r, std::min(tile, rows - r), depth, tile, 1.0, panels + r * depth);
+      return;
+    }
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < depth; ++j) mirrored[r * depth + j] = symmetric_at(hessian, row + r, begin + j);
+    pack_block(mirrored, depth, rows, depth, tile, 1.0, panels);
+  }
 
   // Columns [column, end) by strip. Within the strip's own group those of earlier strips stand for both halves.
   int64_t segments_of(int64_t strip, int64_t column, int64_t end, Segment* segments) const {
@@ -128,11 +144,12 @@ struct StripProduct {
     if (depth <= 0) return;
     double* left = scratch;
     double* right = left + kGemmBlock * kStrip;
-    double* reached = right + kGemmBlock * kStrip;
+    double* mirrored = right + kGemmBlock * kStrip;
+    double* reached = mirrored + kGemmBlock * kStrip;
     pack_block(x + begin, k, rows, depth, gemm.tile_rows64, kTurned, left);
     for (int64_t column = 0; column < end; column += kGemmBlock) {
       const int64_t cols = std::min(kGemmBlock, end - column);
-      pack_block(hessian + column * k + begin, k, cols, depth, gemm.tile_cols64, 1.0, right);
+      pack_rows_of(column, cols, begin, depth, mirrored, right);
       std::fill_n(reached, rows * kGemmBlock, 0.0);
       multiply(left, right, depth, rows, cols, reached, kGemmBlock);
       Segment segments[kGemmBlock];
@@ -149,8 +166,9 @@ struct StripProduct {
 
 }  // namespace
 
-Status group_gram(Context& context, int64_t n, int64_t k, const double* x, const double* hessian, int64_t group_size,
+Status group_gram(Context& context, int64_t n, const double* x, const Matrix64& hessian, int64_t group_size,
                   double* gram, int64_t row_stride, int64_t stride) {
+  const int64_t k = hessian.rows;
   if (n == 0 || k == 0) return ok_status();
   const Strips strips{k, group_size};
   const bool whole = strips.per_group == 1;

@@ -281,7 +281,7 @@ Status bcq_fit(Context& context, const BcqOptions& options, const TensorView& w,
   const Work work{options, w.as<float>(),  importance.as<double>(), alphas.as<float>(), offsets.as<float>(),
                   k,       alphas.shape[1]};
   std::atomic<int64_t> too_large{0};
-  LUTRA_TRY(for_rows(context, w.shape[0], [&](int64_t row) {
+  LUTRA_TRY(for_long_rows(context, w.shape[0], [&](int64_t row) {
     const LaneScratch::Slot slot(lanes);
     for (int64_t group = 0; group < work.groups; ++group)
       if (!work.fit(row, group, slot.as<double>())) too_large.fetch_add(1, std::memory_order_relaxed);

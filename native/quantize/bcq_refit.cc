@@ -9,6 +9,7 @@
 #include "quantize/for_rows.h"
 #include "quantize/grid.h"
 #include "quantize/levels.h"
+#include "quantize/narrow.h"
 #include "quantize/small_system.h"
 #include "quantize/storage.h"
 
@@ -23,7 +24,7 @@ constexpr double kDependent = 1e-5;
 struct Refit {
   const BcqRefit& options;
   const float* w;
-  const double* hessian;
+  const Matrix64& hessian;
   uint8_t* codes;
   float* alphas;
   float* offsets;
@@ -57,12 +58,11 @@ struct Refit {
   }
 
   Status load_panel(Context& context, int64_t begin, int64_t width) const {
+    LUTRA_TRY(narrow_rows(context, hessian, begin, width, panel));
     return for_rows(context, width, [&](int64_t i) {
-      const double* in = hessian + (begin + i) * k;
       double sum = options.damping;
-      for (int64_t j = 0; j < k; ++j) panel[i * k + j] = static_cast<float>(in[j]);
-      panel[i * k + begin + i] = static_cast<float>(in[begin + i] + options.damping);
-      for (int64_t j = begin; j < begin + width; ++j) sum += in[j];
+      panel[i * k + begin + i] = static_cast<float>(hessian.at(begin + i, begin + i) + options.damping);
+      for (int64_t j = begin; j < begin + width; ++j) sum += symmetric_at(hessian, begin + i, j);
       sums[i] = static_cast<float>(sum);
     });
   }
@@ -169,11 +169,9 @@ struct Refit {
 Status check(Context& context, const BcqRefit& options, const TensorView& w, const TensorView& hessian,
              const TensorView& codes, const TensorView& alphas, const TensorView& offsets) {
   LUTRA_TRY(require_rank(w, 2, "bcq refit: w must have 2 dimensions"));
-  LUTRA_TRY(require_rank(hessian, 2, "bcq refit: the Hessian must have 2 dimensions"));
   LUTRA_TRY(require_rank(alphas, 3, "bcq refit: alphas must have 3 dimensions"));
   LUTRA_TRY(require_rank(offsets, 2, "bcq refit: offsets must have 2 dimensions"));
   LUTRA_TRY(require_dtype(w, Dtype::kF32, "bcq refit: w must be f32"));
-  LUTRA_TRY(require_dtype(hessian, Dtype::kF64, "bcq refit: the Hessian must be f64"));
   LUTRA_TRY(require_dtype(codes, Dtype::kU8, "bcq refit: codes must be u8"));
   LUTRA_TRY(require_dtype(alphas, Dtype::kF32, "bcq refit: alphas must be f32"));
   LUTRA_TRY(require_dtype(offsets, Dtype::kF32, "bcq refit: offsets must be f32"));
@@ -182,8 +180,7 @@ Status check(Context& context, const BcqRefit& options, const TensorView& w, con
   if (!(options.damping >= 0)) return error(Code::kOption, "bcq refit: damping is not negative");
   if (!is_float(options.storage)) return error(Code::kDtype, "bcq refit: values are stored in f16, bf16 or f32");
   const int64_t k = w.shape[1], groups = ceil_div(k, options.group_size);
-  LUTRA_TRY(require_equal(hessian.shape[0], k, "bcq refit: rows of the Hessian, against columns of w"));
-  LUTRA_TRY(require_equal(hessian.shape[1], k, "bcq refit: columns of the Hessian, against columns of w"));
+  LUTRA_TRY(require_triangle(hessian, k, "bcq refit: the Hessian must be f64, rows and columns as w has columns"));
   LUTRA_TRY(require_equal(alphas.shape[0], w.shape[0], "bcq refit: rows of alphas, against rows of w"));
   LUTRA_TRY(require_equal(alphas.shape[1], groups, "bcq refit: groups of alphas, against columns of w"));
   LUTRA_TRY(require_equal(offsets.shape[0], w.shape[0], "bcq refit: rows of offsets, against rows of w"));
@@ -212,9 +209,10 @@ Status bcq_refit(Context& context, const BcqRefit& options, const TensorView& w,
   const AlignedBuffer sums = floats(widest);
   if (!errors || !panel || !pull || !planes || !reached || !sums)
     return out_of_memory((rows + widest) * k * static_cast<int64_t>(sizeof(float)));
+  const Matrix64 metric = upper_triangle(hessian);
   const Refit refit{options,
                     w.as<float>(),
-                    hessian.as<double>(),
+                    metric,
                     codes.as<uint8_t>(),
                     alphas.as<float>(),
                     offsets.as<float>(),

@@ -4,6 +4,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "ops/transformer.h"
@@ -73,11 +74,8 @@ struct Band {
 
 Status search_blocks(Context& context, const BlockSearch& search, const TensorView& w, const TensorView& hessian,
                      int32_t* best) {
-  LUTRA_TRY(require_rank(hessian, 2, "grid: the Hessian must have 2 dimensions"));
-  LUTRA_TRY(require_dtype(hessian, Dtype::kF64, "grid: the Hessian must be f64"));
   const int64_t rows = w.shape[0], k = w.shape[1];
-  LUTRA_TRY(require_equal(hessian.shape[0], k, "grid: rows of the Hessian, against columns of w"));
-  LUTRA_TRY(require_equal(hessian.shape[1], k, "grid: columns of the Hessian, against columns of w"));
+  LUTRA_TRY(require_triangle(hessian, k, "grid: the Hessian must be f64, rows and columns as w has columns"));
   int64_t bad = -1;
   LUTRA_TRY(find_non_finite(context, hessian, &bad));
   if (bad >= 0) return error(Code::kNonFinite, "grid: the Hessian is not finite at this element", bad);
@@ -93,10 +91,8 @@ Status search_blocks(Context& context, const BlockSearch& search, const TensorVi
   if (!block || !errors || !pulled || !scores) return out_of_memory(static_cast<int64_t>(2 * held));
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t begin = g * length, width = std::min(k, begin + length) - begin;
-    LUTRA_TRY(finished(context.parallel(width, [&](int64_t i) {
-      const double* in = hessian.as<double>() + (begin + i) * k + begin;
-      for (int64_t j = 0; j < width; ++j) block.as<float>()[i * width + j] = static_cast<float>(in[j]);
-    })));
+    LUTRA_TRY(read_symmetric(context, upper_triangle(hessian), begin, width, begin, begin + width, block.as<float>(),
+                             width, [](double h) { return static_cast<float>(h); }));
     for (int64_t first = 0; first < rows; first += band) {
       const Band rows_of{search,
                          w.as<float>() + first * k + begin,

@@ -8,6 +8,7 @@
 #include "core/aligned_buffer.h"
 #include "core/status.h"
 #include "ops/context.h"
+#include "ops/matrix64.h"
 
 namespace lutra {
 
@@ -16,7 +17,7 @@ constexpr int64_t kFeedbackBlock = 128;  // columns
 // What the columns before a block add to it, for all rows.
 class FeedbackCarry {
  public:
-  FeedbackCarry(const double* m, int64_t rows, int64_t k);
+  FeedbackCarry(const Matrix64& m, int64_t rows);
   bool allocated() const { return errors_ && panel_ && carry_; }
   int64_t bytes() const { return rows_ * k_ * static_cast<int64_t>(sizeof(float)); }
 
@@ -29,7 +30,7 @@ class FeedbackCarry {
   const float* of_row(int64_t row) const { return begin_ ? carry_.as<float>() + row * kFeedbackBlock : nullptr; }
 
  private:
-  const double* m_;
+  Matrix64 m_;
   int64_t rows_;
   int64_t k_;
   int64_t begin_ = 0;
@@ -42,17 +43,17 @@ class FeedbackCarry {
 class BlockFeedback {
  public:
   // w: the row's weights; all columns are numbers of the matrix.
-  BlockFeedback(const double* m, int64_t k, int64_t begin, int64_t width, const float* w, const float* carry)
-      : m_(m), k_(k), begin_(begin), width_(width), w_(w), carry_(carry) {}
+  BlockFeedback(const Matrix64& m, int64_t begin, int64_t width, const float* w, const float* carry)
+      : m_(m), begin_(begin), width_(width), w_(w), carry_(carry) {}
 
-  double pivot(int64_t column) const { return m_[column * k_ + column]; }
+  double pivot(int64_t column) const { return m_.at(column, column); }
   double wanted(int64_t column) const {
     const int64_t j = column - begin_;
     const double weight = w_[column];
     return weight + (carry_ ? static_cast<double>(carry_[j]) : 0.0) + feedback_[j] / pivot(column);
   }
   void add(int64_t column, double error) {
-    const double* m_row = m_ + column * k_ + begin_;
+    const double* m_row = m_.row(column) + begin_;
     for (int64_t l = column - begin_ + 1; l < width_; ++l) feedback_[l] += error * m_row[l];
   }
   // What columns [from, to) become where all of them, and all behind, make good what those before have left.
@@ -66,8 +67,8 @@ class BlockFeedback {
   }
 
  private:
-  const double* m_;
-  int64_t k_, begin_, width_;
+  Matrix64 m_;
+  int64_t begin_, width_;
   const float* w_;
   const float* carry_;
   double feedback_[kFeedbackBlock] = {};  // sum over the block's earlier columns of e_i M_ij

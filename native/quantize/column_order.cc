@@ -1,6 +1,7 @@
 #include "quantize/column_order.h"
 
 #include "ops/indices.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "quantize/for_rows.h"
 
@@ -8,10 +9,10 @@ namespace lutra {
 
 namespace {
 
-Status check_square(const TensorView& matrix) {
+Status check_hessian(const TensorView& matrix) {
   if (matrix.dtype != Dtype::kF64) return error(Code::kDtype, "the Hessian must be f64");
-  if (matrix.rank != 2 || matrix.shape[0] != matrix.shape[1] || matrix.shape[0] < 1)
-    return error(Code::kShape, "the Hessian must be square", matrix.rows(), matrix.cols());
+  if (triangle_rows(matrix) < 1)
+    return error(Code::kShape, "the Hessian must be square, or a packed triangle", matrix.rows(), matrix.cols());
   return ok_status();
 }
 
@@ -36,27 +37,28 @@ Status gather(Context& context, const TensorView& x, const Indices& index, const
 }  // namespace
 
 Status hessian_diagonal(Context&, const TensorView& hessian, const TensorView& diagonal) {
-  LUTRA_TRY(check_square(hessian));
-  const int64_t k = hessian.shape[0];
+  LUTRA_TRY(check_hessian(hessian));
+  const Matrix64 upper = upper_triangle(hessian);
+  const int64_t k = upper.rows;
   if (diagonal.dtype != Dtype::kF64) return error(Code::kDtype, "the diagonal must be f64");
   if (diagonal.elements() != k) return error(Code::kShape, "the diagonal has k elements", diagonal.elements(), k);
-  for (int64_t i = 0; i < k; ++i) diagonal.as<double>()[i] = hessian.as<double>()[i * (k + 1)];
+  for (int64_t i = 0; i < k; ++i) diagonal.as<double>()[i] = upper.at(i, i);
   return ok_status();
 }
 
 Status prepare_hessian(Context& context, const TensorView& hessian, const TensorView& order, double damping,
                        const TensorView& prepared) {
-  LUTRA_TRY(check_square(hessian));
-  LUTRA_TRY(check_square(prepared));
-  const int64_t k = hessian.shape[0];
-  if (prepared.shape[0] != k) return error(Code::kShape, "both matrices have one size", prepared.shape[0], k);
+  LUTRA_TRY(check_hessian(hessian));
+  LUTRA_TRY(check_hessian(prepared));
+  const Matrix64 from = upper_triangle(hessian), to = upper_triangle(prepared);
+  const int64_t k = from.rows;
+  if (to.rows != k) return error(Code::kShape, "both matrices have one size", to.rows, k);
   LUTRA_TRY(require_apart(prepared, hessian, "the prepared Hessian may not overlap the Hessian"));
-  Indices from;
-  LUTRA_TRY(take_index(order, k, 0, k, &from));
+  Indices columns;
+  LUTRA_TRY(take_index(order, k, 0, k, &columns));
   return for_rows(context, k, [&](int64_t i) {
-    const double* in = hessian.as<double>() + from[i] * k;
-    double* out = prepared.as<double>() + i * k;
-    for (int64_t j = 0; j < k; ++j) out[j] = in[from[j]];
+    double* out = to.row(i);
+    for (int64_t j = to.growth == 0 ? 0 : i; j < k; ++j) out[j] = symmetric_at(from, columns[i], columns[j]);
     out[i] = (out[i] == 0.0 ? 1.0 : out[i]) + damping;
   });
 }

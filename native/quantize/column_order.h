@@ -7,10 +7,12 @@
 
 namespace lutra {
 
-// diagonal f64 [k] of hessian f64 [k,k].
+// Hessians are f64 [k,k] or packed triangles (ops/matrix64.h).
+
+// diagonal f64 [k] of a Hessian.
 Status hessian_diagonal(Context& context, const TensorView& hessian, const TensorView& diagonal);
 
-// prepared[i,j] = hessian[order[i], order[j]], plus `damping` on the diagonal; both f64 [k,k], not the same memory.
+// prepared[i,j] = hessian[order[i], order[j]], plus `damping` on the diagonal; not the same memory.
 // order i32 [k] names every column once. A dead column (zero on the diagonal: its input was never anything but zero)
 // gets one there instead, so that it factors and stays uncoupled from the others.
 Status prepare_hessian(Context& context, const TensorView& hessian, const TensorView& order, double damping,

@@ -1,5 +1,9 @@
 #include "quantize/decoupleq.h"
 
+#include <algorithm>
+
+#include "core/aligned_buffer.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/product64.h"
 #include "ops/transformer.h"
@@ -8,6 +12,8 @@
 #include "quantize/storage.h"
 
 namespace lutra {
+
+constexpr int64_t kPanelRows = 384;  // of the Hessian, that are multiplied together
 
 Status check_finite(Context& context, const TensorView& values, const char* what) {
   int64_t bad = -1;
@@ -22,12 +28,10 @@ Status check_weights(Context& context, const TensorView& w) {
 }
 
 Status check_damped(Context& context, const DampedHessian& metric, int64_t k) {
-  LUTRA_TRY(require_rank(metric.hessian, 2, "decoupleq: the Hessian must have 2 dimensions"));
   LUTRA_TRY(require_rank(metric.diagonal, 1, "decoupleq: the diagonal must have 1 dimension"));
-  LUTRA_TRY(require_dtype(metric.hessian, Dtype::kF64, "decoupleq: the Hessian must be f64"));
   LUTRA_TRY(require_dtype(metric.diagonal, Dtype::kF64, "decoupleq: the diagonal must be f64"));
-  LUTRA_TRY(require_equal(metric.hessian.shape[0], k, "decoupleq: rows of the Hessian, against columns of w"));
-  LUTRA_TRY(require_equal(metric.hessian.shape[1], k, "decoupleq: columns of the Hessian, against columns of w"));
+  LUTRA_TRY(
+      require_triangle(metric.hessian, k, "decoupleq: the Hessian must be f64, rows and columns as w has columns"));
   LUTRA_TRY(require_equal(metric.diagonal.shape[0], k, "decoupleq: elements of the diagonal, against columns of w"));
   LUTRA_TRY(check_finite(context, metric.hessian, "decoupleq: the Hessian is not finite at this element"));
   return check_finite(context, metric.diagonal, "decoupleq: the diagonal is not finite at this element");
@@ -68,7 +72,15 @@ Status decoupleq_pull(Context& context, const DampedHessian& metric, const Tenso
   LUTRA_TRY(require_dtype(pulled, Dtype::kF64, "decoupleq: pulled must be f64"));
   LUTRA_TRY(require_same_shape(w, pulled, "decoupleq: shape of pulled, against shape of w"));
   const int64_t m = w.shape[0], k = w.shape[1];
-  LUTRA_TRY(product64(context, m, k, k, w.as<float>(), metric.hessian.as<double>(), pulled.as<double>()));
+  const Matrix64 hessian = upper_triangle(metric.hessian);
+  const int64_t panel = std::min(k, kPanelRows);
+  const AlignedBuffer lines(static_cast<size_t>(panel * k) * sizeof(double));
+  if (!lines) return out_of_memory(panel * k * static_cast<int64_t>(sizeof(double)));
+  for (int64_t first = 0; first < k; first += panel) {
+    const int64_t count = std::min(panel, k - first);
+    LUTRA_TRY(read_symmetric(context, hessian, first, count, 0, k, lines.as<double>(), k, [](double h) { return h; }));
+    LUTRA_TRY(product64(context, m, count, k, w.as<float>(), lines.as<double>(), pulled.as<double>() + first, k));
+  }
   return for_rows(context, m, [&](int64_t row) {
     for (int64_t j = 0; j < k; ++j)
       pulled.as<double>()[row * k + j] +=

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/aligned_buffer.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "ops/transformer.h"
@@ -48,14 +49,14 @@ struct DescentRows {
   }
 
   Status load(Context& context, const DampedHessian& damped) const {
+    const Matrix64 hessian = upper_triangle(damped.hessian);
+    const double* damping = damped.diagonal.as<double>();
     double trace = 0.0;
-    for (int64_t i = 0; i < k; ++i) trace += damped.hessian.as<double>()[i * (k + 1)] + damped.diagonal.as<double>()[i];
+    for (int64_t i = 0; i < k; ++i) trace += hessian.at(i, i) + damping[i];
     const double unit = trace > 0 ? static_cast<double>(k) / trace : 1.0;
-    LUTRA_TRY(for_rows(context, k, [&](int64_t i) {
-      for (int64_t j = 0; j < k; ++j)
-        metric[i * k + j] = static_cast<float>(
-            unit * (damped.hessian.as<double>()[i * k + j] + (i == j ? damped.diagonal.as<double>()[i] : 0.0)));
-    }));
+    LUTRA_TRY(read_symmetric(context, hessian, 0, k, 0, k, metric, k,
+                             [unit](double h) { return static_cast<float>(unit * h); }));
+    for (int64_t i = 0; i < k; ++i) metric[i * k + i] = static_cast<float>(unit * (hessian.at(i, i) + damping[i]));
     return for_rows(context, m, [&](int64_t row) {
       for (int64_t j = 0; j < k; ++j) {
         const int64_t at = row * k + j;

@@ -5,6 +5,7 @@
 
 #include "core/aligned_buffer.h"
 #include "linalg/cholesky.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/product64.h"
 #include "quantize/decoupleq.h"
@@ -18,6 +19,7 @@ namespace {
 
 constexpr int64_t kSystemBytes = int64_t{256} << 20;  // of normal equations that are held at once
 constexpr int64_t kMostRows = 384;                    // whose codes are held as numbers
+constexpr int64_t kPanelRows = 256;                   // of the Hessian, that are summed by group together
 
 Status check_rows(const CodedRows& rows, int64_t m, int64_t k, int64_t groups) {
   LUTRA_TRY(require_rank(rows.codes, 2, "decoupleq: codes must have 2 dimensions"));
@@ -75,14 +77,24 @@ struct ScaleSystem {
   // What the equations of the offsets have in common: they do not depend on codes.
   Status sum_groups(Context& context) const {
     if (options.symmetric) return ok_status();
-    LUTRA_TRY(for_rows(context, k, [&](int64_t i) {
-      const double* in = metric.hessian.as<double>() + i * k;
-      for (int64_t g = 0; g < groups; ++g) {
-        double sum = i >= begin(g) && i < end(g) ? damping(i) : 0.0;
-        for (int64_t j = begin(g); j < end(g); ++j) sum += in[j];
-        group_sums[i * groups + g] = sum;
-      }
-    }));
+    const Matrix64 hessian = upper_triangle(metric.hessian);
+    const int64_t panel = std::min(k, kPanelRows);
+    const AlignedBuffer lines(static_cast<size_t>(panel * k) * sizeof(double));
+    if (!lines) return out_of_memory(panel * k * static_cast<int64_t>(sizeof(double)));
+    for (int64_t first = 0; first < k; first += panel) {
+      const int64_t count = std::min(panel, k - first);
+      LUTRA_TRY(
+          read_symmetric(context, hessian, first, count, 0, k, lines.as<double>(), k, [](double h) { return h; }));
+      LUTRA_TRY(for_rows(context, count, [&](int64_t row) {
+        const int64_t i = first + row;
+        const double* in = lines.as<double>() + row * k;
+        for (int64_t g = 0; g < groups; ++g) {
+          double sum = i >= begin(g) && i < end(g) ? damping(i) : 0.0;
+          for (int64_t j = begin(g); j < end(g); ++j) sum += in[j];
+          group_sums[i * groups + g] = sum;
+        }
+      }));
+    }
     return for_rows(context, groups, [&](int64_t g) {
       double* out = offset_block + g * groups;
       std::fill_n(out, groups, 0.0);
@@ -97,7 +109,7 @@ struct ScaleSystem {
       for (int64_t j = 0; j < k; ++j) numbers[row * k + j] = static_cast<double>(codes[j]) - zero_code;
     }));
     const int64_t size = unknowns * unknowns;
-    LUTRA_TRY(group_gram(context, count, k, numbers, metric.hessian.as<double>(), options.group_size, systems, size,
+    LUTRA_TRY(group_gram(context, count, numbers, upper_triangle(metric.hessian), options.group_size, systems, size,
                          unknowns));
     return finished(context.parallel(groups, [&](int64_t g) {
       for (int64_t row = 0; row < count; ++row) finish_group(numbers + row * k, g, systems + row * size);

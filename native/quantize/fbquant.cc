@@ -7,6 +7,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/product.h"
 #include "ops/transformer.h"
@@ -49,13 +50,12 @@ class Objective {
   Status prepare() {
     if (!weights_ || !error_ || !weighed_ || !turned_ || !losses_)
       return out_of_memory(bytes_of_floats(k_ * k_ + 2 * m_ * k_));
-    const double* h = metric_.as<double>();
+    const Matrix64 h = upper_triangle(metric_);
     double sum = 0.0;
-    for (int64_t i = 0; i < k_; ++i) sum += h[i * k_ + i];
+    for (int64_t i = 0; i < k_; ++i) sum += h.at(i, i);
     unit_ = sum > 0 ? sum / static_cast<double>(k_) : 1.0;
-    return for_rows(context_, k_, [&](int64_t row) {
-      for (int64_t j = row * k_; j < (row + 1) * k_; ++j) weights_.as<float>()[j] = static_cast<float>(h[j] / unit_);
-    });
+    return read_symmetric(context_, h, 0, k_, 0, k_, weights_.as<float>(), k_,
+                          [this](double x) { return static_cast<float>(x / unit_); });
   }
 
   // The gradients want what this leaves behind.
@@ -178,10 +178,7 @@ class Factor {
 Status check(Context& context, const GridOptions& grid, const TensorView& w, const TensorView& metric,
              const TensorView& b, const TensorView& a) {
   LUTRA_TRY(check_pair(w, b, a));
-  LUTRA_TRY(require_rank(metric, 2, "fbquant: the metric has 2 dimensions"));
-  LUTRA_TRY(require_dtype(metric, Dtype::kF64, "fbquant: the metric is f64"));
-  LUTRA_TRY(require_equal(metric.shape[0], w.shape[1], "fbquant: rows of the metric, against columns of w"));
-  LUTRA_TRY(require_equal(metric.shape[1], w.shape[1], "fbquant: columns of the metric, against columns of w"));
+  LUTRA_TRY(require_triangle(metric, w.shape[1], "fbquant: the metric is f64, rows and columns as w has columns"));
   if (grid.bits < 1 || grid.bits > kMaxBits)
     return error(Code::kOption, "fbquant: bits out of range", grid.bits, kMaxBits);
   if (grid.group_size < 1 && grid.group_size != -1)

@@ -6,6 +6,7 @@
 
 #include "linalg/cholesky.h"
 #include "ops/indices.h"
+#include "ops/matrix64.h"
 #include "ops/operand.h"
 #include "ops/transformer.h"
 #include "quantize/column_feedback.h"
@@ -18,7 +19,7 @@ namespace {
 
 constexpr int64_t kPartRows = 8;
 
-// Reversing both axes of a dense matrix reverses its memory.
+// Reversing both axes of a dense matrix, or of a packed triangle, reverses its memory.
 bool reverse_axes(Context& context, double* data, int64_t elements) {
   constexpr int64_t kPart = int64_t{1} << 17;
   const int64_t half = elements / 2;
@@ -30,7 +31,7 @@ bool reverse_axes(Context& context, double* data, int64_t elements) {
 
 struct Pass {
   const float* w;          // [m, k]
-  const double* m;         // [k, k], upper triangular
+  const Matrix64& m;       // [k, k], upper triangular
   const float* sorted;     // [rows, groups, count]: every group's levels, ascending
   const uint8_t* code_of;  // [rows, groups, count]: the code of each
   const Indices& group_of;
@@ -45,7 +46,7 @@ struct Pass {
   // Rounds columns [begin, begin + width) of one row. carry: what the columns before add. errors: the row of w - q,
   // written for these columns.
   void round_row(int64_t row, int64_t begin, int64_t width, const float* carry, float* errors) const {
-    BlockFeedback block(m, k, begin, width, w + row * k, carry);
+    BlockFeedback block(m, begin, width, w + row * k, carry);
     double sum = 0;
     for (int64_t column = begin; column < begin + width; ++column) {
       const double wanted = block.wanted(column);
@@ -98,12 +99,10 @@ Status check_values(Context& context, const TensorView& w, const TensorView& m_f
 }  // namespace
 
 Status check_factor(const TensorView& m_factor, int64_t k) {
-  LUTRA_TRY(require_rank(m_factor, 2, "gptq: the factor must have 2 dimensions"));
-  LUTRA_TRY(require_dtype(m_factor, Dtype::kF64, "gptq: the factor must be f64"));
-  LUTRA_TRY(require_equal(m_factor.shape[0], k, "gptq: rows of the factor, against columns of w"));
-  LUTRA_TRY(require_equal(m_factor.shape[1], k, "gptq: columns of the factor, against columns of w"));
+  LUTRA_TRY(require_triangle(m_factor, k, "gptq: the factor must be f64, rows and columns as w has columns"));
+  const Matrix64 m = upper_triangle(m_factor);
   for (int64_t j = 0; j < k; ++j) {
-    const double pivot = m_factor.as<double>()[j * k + j];
+    const double pivot = m.at(j, j);
     if (!(pivot > 0) || !std::isfinite(pivot))
       return error(Code::kNotPositiveDefinite, "gptq: the factor's diagonal is not positive in this row", j, k);
   }
@@ -111,16 +110,14 @@ Status check_factor(const TensorView& m_factor, int64_t k) {
 }
 
 Status reverse_cholesky(Context& context, const TensorView& hessian) {
-  LUTRA_TRY(require_rank(hessian, 2, "reverse_cholesky: the Hessian must have 2 dimensions"));
-  LUTRA_TRY(require_dtype(hessian, Dtype::kF64, "reverse_cholesky: the Hessian must be f64"));
-  const int64_t k = hessian.shape[0];
-  LUTRA_TRY(require_equal(hessian.shape[1], k, "reverse_cholesky: columns of the Hessian, against its rows"));
-  LUTRA_TRY(finished(reverse_axes(context, hessian.as<double>(), k * k)));
+  const int64_t k = std::max<int64_t>(triangle_rows(hessian), 0);
+  LUTRA_TRY(require_triangle(hessian, k, "reverse_cholesky: the Hessian must be f64, square or a packed triangle"));
+  LUTRA_TRY(finished(reverse_axes(context, hessian.as<double>(), hessian.elements())));
   const Status status = cholesky(context, hessian);
   if (status.code == Code::kNotPositiveDefinite)
     return error(status.code, "reverse_cholesky: the pivot of this column is not positive", k - 1 - status.found, k);
   LUTRA_TRY(status);
-  return finished(reverse_axes(context, hessian.as<double>(), k * k));
+  return finished(reverse_axes(context, hessian.as<double>(), hessian.elements()));
 }
 
 Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_factor, const TensorView& levels,
@@ -139,8 +136,9 @@ Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_fact
     for (int64_t at = row * groups * count; at < (row + 1) * groups * count; at += count)
       sort_levels(levels.as<float>() + at, count, sorted.as<float>() + at, code_of.as<uint8_t>() + at);
   }));
+  const Matrix64 m = upper_triangle(m_factor);
   const Pass pass{w.as<float>(),
-                  m_factor.as<double>(),
+                  m,
                   sorted.as<float>(),
                   code_of.as<uint8_t>(),
                   group_numbers,
@@ -152,7 +150,7 @@ Status gptq_pass(Context& context, const TensorView& w, const TensorView& m_fact
                   groups,
                   count};
   std::fill_n(pass.loss, rows, 0.0);
-  FeedbackCarry carry(pass.m, rows, k);
+  FeedbackCarry carry(m, rows);
   if (!carry.allocated()) return out_of_memory(carry.bytes());
   for (int64_t begin = 0; begin < k; begin += kFeedbackBlock) {
     const int64_t width = std::min(kFeedbackBlock, k - begin);

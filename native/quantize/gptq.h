@@ -12,11 +12,13 @@
 
 namespace lutra {
 
-// M from H: reverse both axes, factor, reverse back. H f64 [k,k] is overwritten by M (lower triangle zero).
+// Hessians and factors are f64 [k,k] or packed triangles (ops/matrix64.h).
+
+// M from H: reverse both axes, factor, reverse back. H is overwritten by M (a square's lower triangle is zero).
 // kNotPositiveDefinite leaves H destroyed: the caller keeps a copy or rebuilds it with more damping.
 Status reverse_cholesky(Context& context, const TensorView& hessian);
 
-// w f32 [m,k] in pass order, m_factor f64 [k,k] in pass order, levels f32 [m, groups, 2^bits] (see levels.h; made of
+// w f32 [m,k] in pass order, m_factor in pass order, levels f32 [m, groups, 2^bits] (see levels.h; made of
 // values already rounded to their storage type), group_of i32 [k]: the group of each column in pass order. codes u8
 // [m,k] out, pass order; Q takes the nearest level.
 // kNonFinite names a row whose feedback overflowed: its codes mean nothing.
@@ -33,7 +35,7 @@ Status gptq_dynamic_pass(Context& context, const GridOptions& options, const Ten
                          const TensorView& scales, const TensorView& zeros, const TensorView& codes,
                          const TensorView& loss);
 
-// f64 [k,k] with a positive diagonal.
+// Of k columns, with a positive diagonal.
 Status check_factor(const TensorView& m_factor, int64_t k);
 
 }  // namespace lutra

@@ -17,7 +17,7 @@ namespace {
 struct DynamicPass {
   const GridOptions& options;
   const TensorView& w;
-  const double* m;
+  const Matrix64& m;
   const TensorView& scales;
   const TensorView& zeros;
   uint8_t* codes;
@@ -30,7 +30,7 @@ struct DynamicPass {
   int64_t length = group_length(options.group_size, k);
 
   BlockFeedback block_of(int64_t row, int64_t begin, int64_t end) const {
-    return {m, k, begin, end - begin, w.as<float>() + row * k, carry.of_row(row)};
+    return {m, begin, end - begin, w.as<float>() + row * k, carry.of_row(row)};
   }
 
   void fit(int64_t row, int64_t group, const float* values, int64_t count) const {
@@ -89,7 +89,8 @@ struct DynamicPass {
       }));
     }
     const int64_t group = begin / length;
-    LUTRA_TRY(for_rows(context, rows, [&](int64_t row) { fit(row, group, compensated + row * length, end - begin); }));
+    LUTRA_TRY(
+        for_long_rows(context, rows, [&](int64_t row) { fit(row, group, compensated + row * length, end - begin); }));
     for (int64_t from = begin; from < end; from += kFeedbackBlock) {
       const int64_t to = std::min(end, from + kFeedbackBlock);
       LUTRA_TRY(carry.reach(context, from, to - from));
@@ -122,11 +123,12 @@ Status gptq_dynamic_pass(Context& context, const GridOptions& options, const Ten
   LUTRA_TRY(check(context, options, w, m_factor, scales, zeros, codes, loss));
   const int64_t rows = w.shape[0], k = w.shape[1], length = group_length(options.group_size, k);
   const bool wide = length > kFeedbackBlock;
-  FeedbackCarry carry(m_factor.as<double>(), rows, k);
+  const Matrix64 m = upper_triangle(m_factor);
+  FeedbackCarry carry(m, rows);
   const AlignedBuffer compensated(wide ? static_cast<size_t>(rows * length) * sizeof(float) : 0);
   if (!carry.allocated() || !compensated) return out_of_memory(2 * carry.bytes());
-  const DynamicPass pass{options,           w,     m_factor.as<double>(),  scales, zeros, codes.as<uint8_t>(),
-                         loss.as<double>(), carry, compensated.as<float>()};
+  const DynamicPass pass{
+      options, w, m, scales, zeros, codes.as<uint8_t>(), loss.as<double>(), carry, compensated.as<float>()};
   std::fill_n(pass.loss, rows, 0.0);
   const int64_t span = wide ? length : kFeedbackBlock / length * length;
   for (int64_t begin = 0; begin < k; begin += span) {

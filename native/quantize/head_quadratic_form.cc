@@ -16,14 +16,11 @@ constexpr int64_t kPanel = 256;  // rows of H that one product reads
 
 Status check(const TensorView& x, const TensorView& hessian, const TensorView& row_hessians) {
   LUTRA_TRY(require_rank(x, 2, "the matrix must have 2 dimensions"));
-  LUTRA_TRY(require_rank(hessian, 2, "the Hessian must have 2 dimensions"));
   LUTRA_TRY(require_rank(row_hessians, 3, "row Hessians must have 3 dimensions"));
   LUTRA_TRY(require_dtype(x, Dtype::kF32, "the matrix must be f32"));
-  LUTRA_TRY(require_dtype(hessian, Dtype::kF64, "the Hessian must be f64"));
   LUTRA_TRY(require_dtype(row_hessians, Dtype::kF64, "row Hessians must be f64"));
   const int64_t k = x.shape[1], d = row_hessians.shape[1];
-  LUTRA_TRY(require_equal(hessian.shape[0], k, "rows of the Hessian, against columns of the matrix"));
-  LUTRA_TRY(require_equal(hessian.shape[1], k, "columns of the Hessian, against columns of the matrix"));
+  LUTRA_TRY(require_triangle(hessian, k, "the Hessian must be f64, rows and columns as the matrix has columns"));
   LUTRA_TRY(require_equal(row_hessians.shape[2], d, "columns of a row Hessian, against its rows"));
   return require_equal(x.shape[0], row_hessians.shape[0] * d, "rows of the matrix, against those of the row Hessians");
 }
@@ -52,7 +49,7 @@ Status quadratic_form_of_heads(Context& context, const TensorView& x, const Tens
   for (int64_t first = 0; first < k; first += panel) {
     const int64_t width = std::min(panel, k - first);
     // H is symmetric: its rows are the columns that the product needs.
-    LUTRA_TRY(narrow_rows(context, hessian.as<double>() + first * k, width, k, columns.as<float>()));
+    LUTRA_TRY(narrow_rows(context, upper_triangle(hessian), first, width, columns.as<float>()));
     const RightOperand right{.data = columns.as<float>(), .stride = k};
     LUTRA_TRY(product(context, m, width, k, x.as<float>(), k, right, pulled.as<float>(), width));
     LUTRA_TRY(for_rows(context, m, [&](int64_t row) {

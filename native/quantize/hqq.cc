@@ -96,7 +96,7 @@ Status hqq_fit(Context& context, const HqqOptions& options, const TensorView& w,
   LUTRA_TRY(check(context, options, w, scales, offsets));
   const int64_t k = w.shape[1], groups = scales.shape[1];
   std::atomic<int64_t> too_large{0};
-  LUTRA_TRY(for_rows(context, w.shape[0], [&](int64_t row) {
+  LUTRA_TRY(for_long_rows(context, w.shape[0], [&](int64_t row) {
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t begin = g * options.group_size;
       const int64_t count = std::min(k, begin + options.group_size) - begin;

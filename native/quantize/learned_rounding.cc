@@ -187,16 +187,13 @@ Status check(Context& context, const RoundingOptions& options, const TensorView&
   LUTRA_TRY(check_options(options));
   LUTRA_TRY(require_rank(w, 2, "learn_rounding: w must have 2 dimensions"));
   LUTRA_TRY(require_rank(scales, 2, "learn_rounding: scales must have 2 dimensions"));
-  LUTRA_TRY(require_rank(hessian, 2, "learn_rounding: the Hessian must have 2 dimensions"));
   for (const TensorView* operand : {&w, &base, &scales, &zeros})
     LUTRA_TRY(require_dtype(*operand, Dtype::kF32, "learn_rounding: weights, base, scales and zeros must be f32"));
-  LUTRA_TRY(require_dtype(hessian, Dtype::kF64, "learn_rounding: the Hessian must be f64"));
   LUTRA_TRY(require_dtype(codes, Dtype::kU8, "learn_rounding: codes must be u8"));
   const int64_t m = w.shape[0], k = w.shape[1];
   LUTRA_TRY(require_same_shape(w, base, "learn_rounding: shape of the base, against shape of w"));
   LUTRA_TRY(require_same_shape(w, codes, "learn_rounding: shape of codes, against shape of w"));
-  LUTRA_TRY(require_equal(hessian.shape[0], k, "learn_rounding: rows of the Hessian, against columns of w"));
-  LUTRA_TRY(require_equal(hessian.shape[1], k, "learn_rounding: columns of the Hessian, against columns of w"));
+  LUTRA_TRY(require_triangle(hessian, k, "learn_rounding: the Hessian must be f64, rows and columns as w has columns"));
   LUTRA_TRY(require_equal(scales.shape[0], m, "learn_rounding: rows of scales, against rows of w"));
   LUTRA_TRY(
       require_equal(scales.shape[1], ceil_div(k, options.group_size), "learn_rounding: groups, against columns of w"));
@@ -216,10 +213,11 @@ Status check(Context& context, const RoundingOptions& options, const TensorView&
   return ok_status();
 }
 
-double mean_diagonal(const double* squares, int64_t count, int64_t n) {
+// Of squares below each other.
+double mean_diagonal(const Matrix64& squares) {
   double sum = 0;
-  for (int64_t i = 0; i < count * n; ++i) sum += squares[i * n + i % n];
-  return sum / static_cast<double>(count * n);
+  for (int64_t i = 0; i < squares.rows; ++i) sum += squares.at(i, i % squares.cols);
+  return sum / static_cast<double>(squares.rows);
 }
 
 // The first term where one weight of mean diagonal is one code of the mean square scale off.
@@ -227,10 +225,12 @@ double unit_of(const TensorView& scales, const TensorView& hessian, const Tensor
   double squares = 0;
   for (int64_t i = 0; i < scales.elements(); ++i)
     squares += static_cast<double>(scales.as<float>()[i]) * static_cast<double>(scales.as<float>()[i]);
-  const double rows =
-      row_hessians.data ? mean_diagonal(row_hessians.as<double>(), row_hessians.shape[0], row_hessians.shape[1]) : 1.0;
-  const double unit = mean_diagonal(hessian.as<double>(), 1, hessian.shape[0]) * rows * squares /
-                      static_cast<double>(scales.elements());
+  double rows = 1.0;
+  if (row_hessians.data) {
+    const int64_t d = row_hessians.shape[1];
+    rows = mean_diagonal({row_hessians.as<double>(), row_hessians.shape[0] * d, d, d});
+  }
+  const double unit = mean_diagonal(upper_triangle(hessian)) * rows * squares / static_cast<double>(scales.elements());
   return unit > 0 && std::isfinite(unit) ? unit : 1.0;
 }
 
@@ -264,7 +264,7 @@ Status learn_rounding(Context& context, const RoundingOptions& options, const Te
   const AlignedBuffer measured(static_cast<size_t>(2 * band_heads) * sizeof(double));
   if (!columns || !head_rows || !states || !measured)
     return out_of_memory((k * k + 6 * state) * static_cast<int64_t>(sizeof(float)));
-  LUTRA_TRY(narrow_rows(context, hessian.as<double>(), k, k, columns.as<float>()));
+  LUTRA_TRY(narrow_rows(context, upper_triangle(hessian), 0, k, columns.as<float>()));
   if (row_hessians.data) LUTRA_TRY(narrow_rows(context, row_hessians.as<double>(), m, d, head_rows.as<float>()));
   const double unit = unit_of(scales, hessian, row_hessians);
   const auto part = [&](int64_t index) { return states.as<float>() + index * state; };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ops/matrix64.h"
 #include "quantize/for_rows.h"
 
 namespace lutra {
@@ -13,6 +14,12 @@ inline Status narrow_rows(Context& context, const double* wide, int64_t rows, in
     const double* in = wide + row * cols;
     std::transform(in, in + cols, y + row * cols, [](double x) { return static_cast<float>(x); });
   });
+}
+
+// Rows [first, first + count) of a symmetric matrix, whole, rounded to f32: y [count, n].
+inline Status narrow_rows(Context& context, const Matrix64& upper, int64_t first, int64_t count, float* y) {
+  return read_symmetric(context, upper, first, count, 0, upper.cols, y, upper.cols,
+                        [](double x) { return static_cast<float>(x); });
 }
 
 }  // namespace lutra

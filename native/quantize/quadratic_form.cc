@@ -4,6 +4,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/checked.h"
+#include "ops/matrix64.h"
 #include "ops/product.h"
 #include "quantize/for_rows.h"
 
@@ -38,10 +39,11 @@ double total(const double* values, int64_t n) {
 Status quadratic_form_rows(Context& context, const TensorView& x, const TensorView& hessian, const TensorView& values) {
   const int64_t m = x.rows(), k = x.cols();
   LUTRA_TRY(check_matrix(x, Dtype::kF32, m, k, "quadraticForm needs f32 [m,k]"));
-  LUTRA_TRY(check_matrix(hessian, Dtype::kF64, k, k, "the Hessian must be f64 [k,k]"));
+  LUTRA_TRY(require_triangle(hessian, k, "the Hessian must be f64, rows and columns as the matrix has columns"));
   if (values.dtype != Dtype::kF64) return error(Code::kDtype, "values of quadratic forms must be f64");
   if (values.rank != 1 || values.shape[0] != m)
     return error(Code::kShape, "one quadratic form a row is needed", values.elements(), m);
+  const Matrix64 upper = upper_triangle(hessian);
   const int64_t panel = std::min(kPanel, k);
   const AlignedBuffer weight(static_cast<size_t>(panel * k) * sizeof(float));
   const AlignedBuffer reached(static_cast<size_t>(m * panel) * sizeof(float));
@@ -51,9 +53,10 @@ Status quadratic_form_rows(Context& context, const TensorView& x, const TensorVi
     const int64_t width = std::min(panel, k - first), rest = k - first;
     // H is symmetric: columns behind the block on the diagonal stand for both halves.
     LUTRA_TRY(for_rows(context, width, [&](int64_t row) {
-      const double* in = hessian.as<double>() + (first + row) * k + first;
+      const double* in = upper.row(first + row) + first;
       float* out = weight.as<float>() + row * rest;
-      std::transform(in, in + width, out, [](double h) { return static_cast<float>(h); });
+      for (int64_t j = 0; j < row; ++j) out[j] = static_cast<float>(upper.at(first + j, first + row));
+      std::transform(in + row, in + width, out + row, [](double h) { return static_cast<float>(h); });
       std::transform(in + width, in + rest, out + width, [](double h) { return static_cast<float>(2 * h); });
     }));
     const RightOperand right{.data = weight.as<float>(), .stride = rest};

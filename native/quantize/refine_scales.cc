@@ -77,18 +77,15 @@ Status check(Context& context, int64_t group_size, const TensorView& w, const Te
              const TensorView& hessian, const TensorView& row_hessians, const TensorView& scales,
              const TensorView& zeros) {
   LUTRA_TRY(require_rank(w, 2, "refine_scales: w must have 2 dimensions"));
-  LUTRA_TRY(require_rank(hessian, 2, "refine_scales: the Hessian must have 2 dimensions"));
   LUTRA_TRY(require_rank(scales, 2, "refine_scales: scales must have 2 dimensions"));
   LUTRA_TRY(require_dtype(w, Dtype::kF32, "refine_scales: w must be f32"));
   LUTRA_TRY(require_dtype(codes, Dtype::kU8, "refine_scales: codes must be u8"));
-  LUTRA_TRY(require_dtype(hessian, Dtype::kF64, "refine_scales: the Hessian must be f64"));
   LUTRA_TRY(require_dtype(scales, Dtype::kF32, "refine_scales: scales must be f32"));
   LUTRA_TRY(require_dtype(zeros, Dtype::kF32, "refine_scales: zeros must be f32"));
   const int64_t m = w.shape[0], k = w.shape[1];
   if (group_size < 1) return error(Code::kOption, "refine_scales: a group has at least one column", group_size, 1);
   LUTRA_TRY(require_same_shape(w, codes, "refine_scales: shape of codes, against shape of w"));
-  LUTRA_TRY(require_equal(hessian.shape[0], k, "refine_scales: rows of the Hessian, against columns of w"));
-  LUTRA_TRY(require_equal(hessian.shape[1], k, "refine_scales: columns of the Hessian, against columns of w"));
+  LUTRA_TRY(require_triangle(hessian, k, "refine_scales: the Hessian must be f64, rows and columns as w has columns"));
   LUTRA_TRY(require_equal(scales.shape[0], m, "refine_scales: rows of scales, against rows of w"));
   LUTRA_TRY(require_equal(scales.shape[1], ceil_div(k, group_size), "refine_scales: groups, against columns of w"));
   LUTRA_TRY(require_same_shape(scales, zeros, "refine_scales: shape of zeros, against shape of scales"));
@@ -108,7 +105,7 @@ Status check(Context& context, int64_t group_size, const TensorView& w, const Te
 }
 
 // group_rows [width, k]: the rows of H of one group.
-Status refine_band(Context& context, const Band& band, int64_t group_size, const double* hessian, float* group_rows) {
+Status refine_band(Context& context, const Band& band, int64_t group_size, const Matrix64& hessian, float* group_rows) {
   const int64_t rows = band.rows(), k = band.k;
   const auto multiply = [&](int64_t width) {
     const RightOperand right{.data = group_rows, .stride = k, .k_major = true};
@@ -117,7 +114,7 @@ Status refine_band(Context& context, const Band& band, int64_t group_size, const
   std::fill_n(band.pulled, rows * k, 0.0f);
   for (int64_t g = 0; g < band.groups; ++g) {
     const int64_t begin = g * group_size, width = std::min(group_size, k - begin);
-    LUTRA_TRY(narrow_rows(context, hessian + begin * k, width, k, group_rows));
+    LUTRA_TRY(narrow_rows(context, hessian, begin, width, group_rows));
     LUTRA_TRY(for_rows(context, rows, [&](int64_t row) { band.take_errors(row, g, begin, width); }));
     LUTRA_TRY(multiply(width));
     LUTRA_TRY(for_rows(context, rows, [&](int64_t row) {
@@ -126,7 +123,7 @@ Status refine_band(Context& context, const Band& band, int64_t group_size, const
   }
   for (int64_t g = 0; g < band.groups; ++g) {
     const int64_t begin = g * group_size, width = std::min(group_size, k - begin);
-    LUTRA_TRY(narrow_rows(context, hessian + begin * k, width, k, group_rows));
+    LUTRA_TRY(narrow_rows(context, hessian, begin, width, group_rows));
     LUTRA_TRY(for_rows(context, rows, [&](int64_t row) { band.take_codes(row, g, begin, width); }));
     LUTRA_TRY(multiply(width));
     // Rows of a head one after the other: each step changes what the next one sees.
@@ -168,7 +165,7 @@ Status refine_scales(Context& context, int64_t group_size, Dtype scale_dtype, co
                     steps.as<float>(),
                     pulled.as<float>(),
                     products.as<float>()};
-    LUTRA_TRY(refine_band(context, band, group_size, hessian.as<double>(), group_rows.as<float>()));
+    LUTRA_TRY(refine_band(context, band, group_size, upper_triangle(hessian), group_rows.as<float>()));
   }
   return ok_status();
 }

@@ -9,7 +9,7 @@ export interface Rounds {
   storage: PairDtype;
   /** At most so many. */
   rounds: number;
-  /** f64 [inFeatures, inFeatures]: the metric of the fits; the plain one where there is none. */
+  /** A Hessian, the metric of the fits; the plain one where there is none. */
   metric: Tensor | undefined;
 }
 

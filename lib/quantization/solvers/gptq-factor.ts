@@ -1,5 +1,5 @@
 import { LutraError } from '../../errors.js';
-import { Tensor } from '../../tensor/index.js';
+import { Tensor, triangleElements } from '../../tensor/index.js';
 import type { Call, Statistics, Warning } from '../method.js';
 import { disposeOnFailure, prepareHessian, reverseCholesky } from '../passes.js';
 import { type HessianInspection, inspectHessian } from './hessian.js';
@@ -8,7 +8,7 @@ import { type HessianInspection, inspectHessian } from './hessian.js';
 export interface HessianFactor extends HessianInspection {
   /** Columns in pass order. */
   order: Int32Array;
-  /** f64 [k, k], pass order: M upper triangular with damped H = M Mᵀ; null where no damping made H factor. */
+  /** A packed triangle, pass order: M upper triangular with damped H = M Mᵀ; null where no damping made H factor. */
   factor: Tensor | null;
   /** Share of the mean diagonal added to the diagonal. */
   damping: number;
@@ -19,7 +19,7 @@ const ladderStep = 10;
 export const ladderLimit = 10;
 
 /**
- * Permutes, damps and factors a Hessian f64 [k, k].
+ * Permutes, damps and factors a Hessian, f64 [k, k] or a packed triangle.
  *
  * @throws what `inspectHessian` throws
  */
@@ -34,7 +34,7 @@ export async function factorHessian(
   const plain = { ...inspected, order, damping: share };
   if (inspected.silent) return { ...plain, factor: null };
 
-  const factor = Tensor.zeros('f64', hessian.shape);
+  const factor = Tensor.zeros('f64', [triangleElements(diagonal.length)]);
   const climbed = await disposeOnFailure([factor], () => climb({ hessian, order, mean, share }, factor, call));
   const warnings = [...inspected.warnings, ...climbed.damped.map(raised)];
   if (climbed.damping !== null) return { ...plain, damping: climbed.damping, factor, warnings };

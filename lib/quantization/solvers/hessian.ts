@@ -1,12 +1,12 @@
 import { lutraError } from '../../errors.js';
-import type { Tensor } from '../../tensor/index.js';
+import { type Tensor, trianglePlace, triangleRows } from '../../tensor/index.js';
 import { refuseNonFinite } from '../finite.js';
 import type { Call, Statistics, Warning } from '../method.js';
 import { gatherColumns, hessianDiagonal } from '../passes.js';
 
 /** A Hessian and what its diagonal tells: the same for every matrix that reads this input. */
 export interface HessianInspection {
-  /** f64 [k, k] */
+  /** f64 [k, k], or a packed triangle. */
   hessian: Tensor;
   /** Its diagonal: how much each column's input weighs. */
   diagonal: Float64Array;
@@ -59,7 +59,9 @@ async function requireHessian({ hessian }: Statistics, method: string, call: Cal
       hint: 'Pass statistics.hessian, or quantize the model with a calibration text.',
     });
   const hint = 'The activations that calibration saw are not finite, or their squares overflow.';
-  await refuseNonFinite(hessian, { ...call, where: placeOf(call) }, { what: 'the Hessian', hint });
+  const packed = (index: number) => trianglePlace(index, triangleRows(hessian));
+  const place = hessian.shape.length === 1 ? packed : undefined;
+  await refuseNonFinite(hessian, { ...call, where: placeOf(call) }, { what: 'the Hessian', hint, place });
   return hessian;
 }
 

@@ -2,7 +2,7 @@ import { Tensor } from '../../tensor/index.js';
 import type { Call, Grid, Values } from '../method.js';
 import { disposeOnFailure, groupsOf, levelsOf, residualInto } from '../passes.js';
 import { compensateRows, copyRows, gatherRows } from '../row-passes.js';
-import { columnPass } from './column-pass.js';
+import { columnPass, inverse } from './column-pass.js';
 import type { HessianFactor } from './gptq-factor.js';
 import type { RowFactors } from './row-factors.js';
 
@@ -117,11 +117,3 @@ const emptyGrids = (m: number, groups: number): Grids => ({
   scales: Tensor.zeros('f32', [m, groups]),
   zeros: Tensor.zeros('f32', [m, groups]),
 });
-
-function inverse(order: Int32Array): Int32Array {
-  const back = new Int32Array(order.length);
-  order.forEach((from, to) => {
-    back[from] = to;
-  });
-  return back;
-}

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { scalingGroups } from '../../models/index.js';
 import { Program } from '../../ops/index.js';
-import { Tensor } from '../../tensor/index.js';
+import { Tensor, triangleElements } from '../../tensor/index.js';
 import type { BlockSample, BlockTransform, BlockTransformInput, Call } from '../method.js';
 import { asFloat32, runOptions } from '../passes.js';
 import { chooseScaleDtype } from '../scale-dtype.js';
@@ -98,12 +98,12 @@ async function clip(
   return clipped;
 }
 
-/** f64 [k, k]: the sum of xᵀx of inputs x diag(scales)^-1. */
+/** The sum, a packed triangle, of xᵀx of inputs x diag(scales)^-1. */
 async function gram(x: Tensor, scales: Float64Array | undefined, call: Call): Promise<Tensor> {
   const k = x.shape[1] ?? 0;
   using scaled = Tensor.zeros('f32', x.shape);
   await scaleMatrix(x, { columns: scales?.map((s) => 1 / s) ?? null }, scaled, call);
-  const hessian = Tensor.zeros('f64', [k, k]);
+  const hessian = Tensor.zeros('f64', [triangleElements(k)]);
   try {
     using program = new Program().accumulateGram(scaled, hessian);
     await program.runAsync(runOptions(call));

@@ -217,3 +217,18 @@ test('an abort rejects with its reason, before and during the work', async () =>
   queueMicrotask(() => controller.abort(reason));
   await expect(running).rejects.toBe(reason);
 });
+
+test('rows do not depend on each other, and many are measured as few are', async () => {
+  const [m, k] = [1700, 48];
+  const w = normal(m, k, 31, 0.02);
+  const hessian = gram(k, 200, 32);
+  const recipe = { method: 'gptq', bits: 3, groupSize: 32 };
+  const whole = await quantized(w, k, recipe, hessian);
+  const parts = [w.subarray(0, 700 * k), w.subarray(700 * k)];
+  const weights: number[] = [];
+  for (const part of parts) weights.push(...(await quantized(part.slice(), k, recipe, hessian)).weights);
+  expect(whole.weights).toEqual(Float32Array.from(weights));
+  const change = whole.weights.map((value, i) => value - w[i]!);
+  const expected = energy(change, k, hessian) / energy(w, k, hessian);
+  expect(whole.report.relativeError / expected).toBeCloseTo(1, 4);
+});

@@ -171,7 +171,8 @@ LUTRA_TEST(ops, head_grams_are_those_of_the_heads_columns) {
 LUTRA_TEST(ops, attention_statistics_refuse) {
   Attention a(4, 2, 6, 0, 11, 5);
   Lanes lanes(1);
-  Operand<double> gram({2, 5, 5}), wide({2, 6, 6}), heads({4, 6, 6});
+  Operand<double> gram({2, 5, 5}), wide({2, 6, 6}), heads({4, 6, 6}), packed({2, 15}), short_one({2, 14});
+  Operand<float> single({2, 15});
   const auto run = [&](const AttentionShape& shape, int64_t first, const TensorView& out) {
     return accumulate_attended_grams(lanes.context, a.q.view, a.keys.view, a.x.view, shape, first, out).code;
   };
@@ -179,7 +180,10 @@ LUTRA_TEST(ops, attention_statistics_refuse) {
   CHECK(run(shape, 1, gram.view) == Code::kOption);
   CHECK(run(shape, -1, gram.view) == Code::kOption);
   CHECK(run(shape, 0, wide.view) == Code::kShape);
-  CHECK(run(shape, 0, a.x.view) == Code::kShape);
+  CHECK(run(shape, 0, a.x.view) == Code::kDtype);
+  CHECK(run(shape, 0, packed.view) == Code::kOk);
+  CHECK(run(shape, 0, short_one.view) == Code::kShape);
+  CHECK(run(shape, 0, single.view) == Code::kDtype);
   shape.start = 1;
   CHECK(run(shape, 0, gram.view) == Code::kOption);
   shape = a.shape;

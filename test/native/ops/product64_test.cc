@@ -31,8 +31,8 @@ LUTRA_TEST(product64, is_the_product_for_every_number_of_lanes) {
     std::normal_distribution<double> normal;
     for (size_t i = 0; i < b.count(); ++i) b[i] = normal(random);
     Lanes single(1), several(3);
-    CHECK(product64(single.context, s.n, s.m, s.k, a.data(), b.data(), one.data()).ok());
-    CHECK(product64(several.context, s.n, s.m, s.k, a.data(), b.data(), three.data()).ok());
+    CHECK(product64(single.context, s.n, s.m, s.k, a.data(), b.data(), one.data(), s.m).ok());
+    CHECK(product64(several.context, s.n, s.m, s.k, a.data(), b.data(), three.data(), s.m).ok());
     CHECK(one.same_bits(three));
     for (int64_t r = 0; r < s.n; ++r)
       for (int64_t c = 0; c < s.m; ++c) {
@@ -68,8 +68,8 @@ LUTRA_TEST(group_gram, takes_the_quadratic_form_apart) {
     for (size_t i = 0; i < x.count(); ++i) x[i] = normal(random);
     Lanes single(1), several(3);
     for (Operand<double>* gram : {&one, &three})
-      CHECK(group_gram(gram == &one ? single.context : several.context, s.n, s.k, x.data(), h.data(), s.group_size,
-                       gram->data(), row_stride, stride)
+      CHECK(group_gram(gram == &one ? single.context : several.context, s.n, x.data(),
+                       Matrix64{h.data(), s.k, s.k, s.k}, s.group_size, gram->data(), row_stride, stride)
                 .ok());
     for (int64_t r = 0; r < s.n; ++r)
       for (int64_t a = 0; a < groups; ++a)
@@ -97,5 +97,6 @@ LUTRA_TEST(group_gram, ends_when_cancelled) {
   Operand<double> h({40, 40}), x({4, 40}), gram({4, 4});
   fill_symmetric(h, 40, 3);
   std::fill_n(x.data(), x.count(), 1.0);
-  CHECK(group_gram(lanes.context, 4, 40, x.data(), h.data(), 20, gram.data(), 4, 2).code == Code::kCancelled);
+  CHECK(group_gram(lanes.context, 4, x.data(), Matrix64{h.data(), 40, 40, 40}, 20, gram.data(), 4, 2).code ==
+        Code::kCancelled);
 }
