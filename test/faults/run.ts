@@ -1,7 +1,8 @@
 /**
  * Makes the calls of a small job fail one after the other, each kind of call in each way, and looks at what comes of it: a
  * typed error and nothing under the output's name, or the right bytes; and the same job, run again, gives the right bytes.
- * Run by test/faults/run.sh, which loads the interposer. `--every N` tries every Nth call; `--only KIND,…`.
+ * The same for a job that goes on, and for two jobs at once on one output, of which one must be refused.
+ * Run by test/faults/run.sh, which loads the interposer. `--every N` tries every Nth call; `--only KIND,…`; `--as MODE,…`.
  */
 import { cpSync, existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,6 +17,7 @@ const { values } = parseArgs({
     every: { type: 'string', default: '1' },
     only: { type: 'string' },
     first: { type: 'string', default: '1' },
+    as: { type: 'string' },
   },
 });
 const root = process.env.LUTRA_FAULT_ROOT!;
@@ -52,17 +54,29 @@ const campaigns: readonly Campaign[] = [
   ['objects', 'ENOMEM'],
 ];
 
-/** Runs the job. @returns the error it ended with, or null */
-async function run(): Promise<unknown> {
+/** How jobs are run: from the start, behind the first block, or two at once. */
+const modes = ['alone', 'resuming', 'together'] as const;
+type Mode = (typeof modes)[number];
+
+/** Runs the job. @returns the error it ended with, or null; of two jobs at once null where one came to its end */
+async function run(mode: Mode = 'alone'): Promise<unknown> {
   const late = setTimeout(() => {
     console.error(`the job hangs: ${place}`);
     process.exit(1);
   }, longest);
   try {
-    await quantizeModel(job);
-    return null;
-  } catch (error) {
-    return error ?? new Error('nothing was thrown');
+    const runs = await Promise.allSettled(
+      Array.from({ length: mode === 'together' ? 2 : 1 }, () => quantizeModel(job)),
+    );
+    const failures = runs.flatMap((one) =>
+      one.status === 'rejected' ? [one.reason ?? new Error('nothing was thrown')] : [],
+    );
+    if (mode === 'together') {
+      requireTrue(failures.length > 0, 'two jobs at once have written one output');
+      for (const failure of failures) requireTyped(failure);
+    }
+    if (failures.length < runs.length) return null;
+    return failures.find(({ code }) => code !== 'LUTRA_E_EXISTS') ?? failures[0];
   } finally {
     clearTimeout(late);
   }
@@ -74,6 +88,11 @@ function requireTrue(holds: boolean, what: string, cause?: unknown): asserts hol
   console.error(`${place}: ${what}`, cause ?? '');
   console.error(readdirSync(outputs));
   process.exit(1);
+}
+
+function requireTyped(failure: unknown): asserts failure is LutraError {
+  requireTrue(failure instanceof LutraError, 'not a LutraError', failure);
+  requireTrue(failure.code !== 'LUTRA_E_INTERNAL', 'an internal error', failure);
 }
 
 /** The work directory of a run that ended behind its first block. */
@@ -103,24 +122,24 @@ function requireRight(): void {
     requireTrue(bytes.equals(found.get(name)!), `${name} differs`, `${found.get(name)}`.slice(0, 2000));
 }
 
-async function campaign([kind, error, lasting]: Campaign, every: number, resuming: boolean): Promise<string> {
+async function campaign([kind, error, lasting]: Campaign, every: number, mode: Mode): Promise<string> {
+  const resuming = mode === 'resuming';
   const tally = { calls: 0, faults: 0, refused: 0, right: 0, codes: new Map<string, number>() };
   clear(resuming);
   control.arm(kind, error, 0, false);
-  requireTrue((await run()) === null, 'a job without a fault failed');
+  requireTrue((await run(mode)) === null, 'a job without a fault failed');
   tally.calls = control.disarm().counted;
   for (let call = Number(values.first); call <= tally.calls; call += every) {
-    place = `${resuming ? 'resuming, ' : ''}${kind} ${call} of ${tally.calls}, ${error}${lasting ? ' from there on' : ''}`;
+    place = `${mode}, ${kind} ${call} of ${tally.calls}, ${error}${lasting ? ' from there on' : ''}`;
     clear(resuming);
     control.arm(kind, error, call, lasting !== undefined);
-    const failure = await run();
+    const failure = await run(mode);
     if (!control.disarm().fired) continue;
     tally.faults++;
     if (failure === null) {
       tally.right++;
     } else {
-      requireTrue(failure instanceof LutraError, 'not a LutraError', failure);
-      requireTrue(failure.code !== 'LUTRA_E_INTERNAL', 'an internal error', failure);
+      requireTyped(failure);
       if (existsSync(out)) requireRight();
       requireTrue(
         readdirSync(outputs).every((name) => name === 'out' || name === 'out.partial'),
@@ -146,12 +165,19 @@ reference = filesOf(out);
 await keepUnfinished();
 const only = values.only?.split(',');
 let faults = 0;
-for (const resuming of [false, true]) {
-  console.log(resuming ? 'a job that goes on behind its first block:' : 'a job from its start:');
+const titles: Record<Mode, string> = {
+  alone: 'a job from its start:',
+  resuming: 'a job that goes on behind its first block:',
+  together: 'two jobs at once on one output:',
+};
+const chosen = values.as?.split(',');
+for (const mode of modes) {
+  if (chosen && !chosen.includes(mode)) continue;
+  console.log(titles[mode]);
   for (const one of campaigns) {
     if (only && !only.includes(one[0])) continue;
     const begin = performance.now();
-    const line = await campaign(one, Number(values.every), resuming);
+    const line = await campaign(one, Number(values.every), mode);
     faults += Number(/(\d+) faults/.exec(line)![1]);
     console.log(`  ${one.join(' ')}: ${line}; ${((performance.now() - begin) / 1000).toFixed(0)} s`);
   }
