@@ -15,6 +15,13 @@ Status require_rows(const TensorView& t, const char* what) {
   return t.elements() > 0 && t.shape[0] <= kMostTokens ? ok_status() : error(Code::kShape, what, t.elements(), 1);
 }
 
+// Whether two runs of f32 share no memory: what is launched together has no order.
+bool apart(const void* a, int64_t a_floats, const void* b, int64_t b_floats) {
+  const uintptr_t a0 = reinterpret_cast<uintptr_t>(a);
+  const uintptr_t b0 = reinterpret_cast<uintptr_t>(b);
+  return a0 + static_cast<uintptr_t>(a_floats) * 4 <= b0 || b0 + static_cast<uintptr_t>(b_floats) * 4 <= a0;
+}
+
 template <typename Op>
 Op sized() {
   Op op = {};
@@ -151,7 +158,8 @@ Status DeviceProgram::rms_norm(std::span<const TensorView> t, float epsilon) {
   op.y = y.as<float>();
   // The sum before it, where that is of exactly these rows.
   const LutraCudaAdd* const sum = last<LutraCudaAdd>();
-  if (sum && sum->y == op.x && sum->count == x.elements() && sum->period == sum->count && op.y != op.x) {
+  if (sum && sum->y == op.x && sum->count == x.elements() && sum->period == sum->count && op.y != op.x &&
+      (op.y == sum->u || apart(op.y, sum->count, sum->u, sum->count))) {
     op.added = sum->u;
     launches_.pop_back();
   }
@@ -171,7 +179,8 @@ Status DeviceProgram::rope(std::span<const TensorView> t, int64_t head_dim) {
   const int32_t heads = static_cast<int32_t>(x.shape[1] / head_dim);
   LutraCudaRope* const q = last<LutraCudaRope>();
   if (q && q->q && !q->k && !q->v && q->cos_sin == cos_sin.as<float>() && q->tokens == x.shape[0] &&
-      q->head_dim == head_dim && q->capacity == cos_sin.shape[0] && q->q != x.as<float>()) {
+      q->head_dim == head_dim && q->capacity == cos_sin.shape[0] &&
+      apart(q->q, int64_t{q->tokens} * q->heads * q->head_dim, x.data, x.elements())) {
     q->k = x.as<float>();
     q->kv_heads = heads;
     return ok_status();
@@ -197,13 +206,18 @@ Status DeviceProgram::cache_append(std::span<const TensorView> t) {
   if (x.shape[1] % 2) return error(Code::kShape, "cache_append: an odd width on a device", x.shape[1]);
   LUTRA_TRY(fits_position(x.shape[0], cache.shape[0]));
   LutraCudaRope* const both = last<LutraCudaRope>();
-  const bool joins = both && both->k && both->capacity == cache.shape[0] && both->tokens == x.shape[0] &&
-                     int64_t{both->kv_heads} * both->head_dim == x.shape[1] && !both->v;
+  const bool joins =
+      both && both->k && both->capacity == cache.shape[0] && both->tokens == x.shape[0] &&
+      int64_t{both->kv_heads} * both->head_dim == x.shape[1] && !both->v &&
+      apart(both->q, int64_t{both->tokens} * both->heads * both->head_dim, cache.data, cache.elements()) &&
+      apart(both->k, x.elements(), cache.data, cache.elements());
   if (joins && !both->keys && both->k == x.as<float>()) {
     both->keys = cache.data;
     return ok_status();
   }
-  if (joins && both->keys && both->k != x.as<float>()) {
+  if (joins && both->keys && apart(both->k, x.elements(), x.data, x.elements()) &&
+      apart(both->q, int64_t{both->tokens} * both->heads * both->head_dim, x.data, x.elements()) &&
+      apart(both->keys, cache.elements(), cache.data, cache.elements())) {
     both->v = x.as<float>();
     both->values = cache.data;
     return ok_status();

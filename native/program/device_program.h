@@ -35,6 +35,7 @@ class DeviceProgram {
   Status run(const StepScalars& scalars, const CancelToken* cancel);
 
   size_t size() const { return steps_; }
+  size_t launches() const { return launches_.size(); }
   const std::shared_ptr<DeviceContext>& context() const { return context_; }
 
  private:
