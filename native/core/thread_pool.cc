@@ -10,6 +10,8 @@
 #include <thread>
 #include <vector>
 
+#include "core/part_runs.h"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -73,10 +75,9 @@ struct ThreadPool::Shared {
   PartFunction function = nullptr;
   void* context = nullptr;
   const CancelToken* cancel = nullptr;
-  int64_t parts = 0;
-  std::atomic<int64_t> next{0};  // first part nobody has claimed
-  std::atomic<int> seats{0};     // helping lanes this region still admits
-  std::atomic<int> inside{0};    // helping lanes at work on this region
+  PartRuns runs;
+  std::atomic<int> seats{0};   // helping lanes this region still admits
+  std::atomic<int> inside{0};  // helping lanes at work on this region
   std::atomic<uint64_t> generation{0};
 
   std::mutex region;               // one region at a time
@@ -93,12 +94,12 @@ struct ThreadPool::Shared {
   std::atomic<bool> stop{false};
   std::vector<std::thread> helpers;
 
-  void work() {
+  void work(int lane) {
     inside_region = true;
     for (;;) {
       if (cancel && cancel->cancelled()) break;
-      const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
-      if (part >= parts) break;
+      const int64_t part = runs.claim(lane);
+      if (part < 0) break;
       function(context, part);
     }
     inside_region = false;
@@ -123,10 +124,10 @@ struct ThreadPool::Shared {
     inside_region = true;
     for (int64_t done = 1;; ++done) {
       if (cancel && cancel->cancelled()) break;
-      const int64_t part = next.fetch_add(1, std::memory_order_relaxed);
-      if (part >= parts) break;
+      const int64_t part = runs.claim(0);
+      if (part < 0) break;
       function(context, part);
-      if (sleeping && (Clock::now() - start) * (parts - part - 1) > (kWorthWaking - spent) * done) {
+      if (sleeping && (Clock::now() - start) * runs.left() > (kWorthWaking - spent) * done) {
         wake_lanes();
         sleeping = false;
       }
@@ -176,7 +177,8 @@ struct ThreadPool::Shared {
       // Announce before reading the region: a caller that publishes waits for `inside` to reach zero first.
       inside.fetch_add(1);
       seen = generation.load();
-      if (seats.fetch_sub(1) > 0) work();
+      const int seat = seats.fetch_sub(1);
+      if (seat > 0) work(seat);
       inside.fetch_sub(1);
     }
   }
@@ -185,6 +187,7 @@ struct ThreadPool::Shared {
 ThreadPool::ThreadPool(int lanes) : shared_(std::make_unique<Shared>()) {
   // Where the system refuses a thread or its memory, the pool has the lanes it got. lanes() tells; bits stay the same.
   try {
+    shared_->runs = PartRuns(lanes);
     for (int i = 1; i < lanes; ++i) shared_->helpers.emplace_back([this] { shared_->help(); });
   } catch (const std::exception&) {
   }
@@ -224,7 +227,7 @@ std::shared_ptr<ThreadPool> ThreadPool::acquire() {
 
 bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* cancel, PartLength length,
                             PartFunction function, void* context) {
-  const bool alone = parts <= 1 || lanes() == 1 || max_lanes == 1 || inside_region;
+  const bool alone = parts <= 1 || parts > PartRuns::kMostParts || lanes() == 1 || max_lanes == 1 || inside_region;
   if (alone) {
     for (int64_t part = 0; part < parts; ++part) {
       if (cancel && cancel->cancelled()) return false;
@@ -241,11 +244,10 @@ bool ThreadPool::run_erased(int64_t parts, int max_lanes, const CancelToken* can
     s.function = function;
     s.context = context;
     s.cancel = cancel;
-    s.parts = parts;
-    s.next.store(0);
     const int wanted = max_lanes > 0 && max_lanes < lanes() ? max_lanes : lanes();
-    const int64_t useful = parts < wanted ? parts : wanted;
-    s.seats.store(static_cast<int>(useful) - 1);
+    const int useful = parts < wanted ? static_cast<int>(parts) : wanted;
+    s.runs.share(parts, useful);
+    s.seats.store(useful - 1);
     {
       std::lock_guard lock(s.mutex);
       s.generation.fetch_add(1);

@@ -1,10 +1,10 @@
 // One pool of lanes for the whole process, shared by every environment that holds a reference.
 //
 // A parallel region is a number of parts and a function that computes one part. Which lane computes which part
-// is not fixed, so a part must not depend on its lane, and results are the same for every number of lanes.
-// The calling thread is always one of the lanes; where the others sleep and the region is short and alone, the only
-// one. Regions of different callers run one after the other, and a long one is followed by another caller's where one
-// waits; a region started inside a part runs inline on that lane.
+// is not fixed (core/part_runs.h), so a part must not depend on its lane, and results are the same for every number
+// of lanes. The calling thread is always one of the lanes; where the others sleep and the region is short and alone,
+// the only one. Regions of different callers run one after the other, and a long one is followed by another caller's
+// where one waits; a region started inside a part runs inline on that lane.
 #pragma once
 
 #include <cstddef>
