@@ -1,5 +1,6 @@
 // Scratch for the parts of a region: as many slots as lanes, each part takes a free one. Which slot a part gets never
-// shows in its result; few slots stay in a core's cache where one buffer a part would not.
+// shows in its result; few slots stay in a core's cache where one buffer a part would not. Slots of no bytes are not
+// taken: that writes a line which all lanes write, and while memory is busy every part would wait a microsecond for it.
 #pragma once
 
 #include <atomic>
@@ -26,9 +27,12 @@ class LaneScratch {
   class Slot {
    public:
     explicit Slot(LaneScratch& owner) : owner_(owner) {
+      if (owner.slot_bytes_ == 0) return;
       while (owner.taken_[index_].exchange(true, std::memory_order_acquire)) index_ = (index_ + 1) % owner.slots_;
     }
-    ~Slot() { owner_.taken_[index_].store(false, std::memory_order_release); }
+    ~Slot() {
+      if (owner_.slot_bytes_ > 0) owner_.taken_[index_].store(false, std::memory_order_release);
+    }
     Slot(const Slot&) = delete;
     Slot& operator=(const Slot&) = delete;
 
