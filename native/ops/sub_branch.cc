@@ -12,6 +12,9 @@ namespace {
 // Columns whose products share one sum before it joins the row's, as in the products with packed weights.
 constexpr int64_t kSegment = 512;
 
+// How far ahead of their turn rows of B are asked for: a tile, with its codes between them and the rows at hand.
+constexpr int64_t kRowsAhead = 64;
+
 // A row-major matrix narrower than f32.
 struct NarrowMatrix {
   Dtype dtype;
@@ -29,6 +32,13 @@ void dot(const NarrowGemmKernels& kernels, const NarrowMatrix& w, int64_t row, i
   }
   const HalfDot half = w.dtype == Dtype::kBF16 ? kernels.dot_bf16 : kernels.dot_f16;
   half(x + first, x_stride, tokens, static_cast<const uint16_t*>(w.data) + at, w.cols, rows, count, y, y_stride);
+}
+
+// Rows that the caller need not know to exist: nothing is read of them.
+void prefetch(const NarrowMatrix& w, int64_t row, int64_t rows) {
+  const int64_t bytes = w.cols * static_cast<int64_t>(dtype_bytes(w.dtype));
+  const char* at = static_cast<const char*>(w.data) + row * bytes;
+  for (int64_t i = 0; i < rows * bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
 }
 
 double value(const NarrowMatrix& w, int64_t row, int64_t col) {
@@ -72,7 +82,12 @@ void sub_branch_down(const SubBranch& sub_branch, const float* x, int64_t cols, 
 void sub_branch_up(const SubBranch& sub_branch, int64_t row, int64_t rows, const float* t, int64_t tokens, float* y,
                    int64_t y_stride) {
   const NarrowMatrix b{sub_branch.dtype, sub_branch.b, sub_branch.b_scales, sub_branch.rank};
-  multiply(b, row, rows, t, sub_branch.rank, tokens, y, y_stride);
+  // A few rows, and as many of the next tile: memory is busy while these are multiplied.
+  for (int64_t r = 0; r < rows; r += sub_branch_step()) {
+    const int64_t together = std::min(sub_branch_step(), rows - r);
+    prefetch(b, row + r + kRowsAhead, together);
+    multiply(b, row + r, together, t, sub_branch.rank, tokens, y + r, y_stride);
+  }
 }
 
 double sub_branch_roundings(const SubBranch& sub_branch, int64_t cols) {
