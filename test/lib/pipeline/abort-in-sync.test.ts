@@ -2,7 +2,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeAll, expect, test, vi } from 'vitest';
-import { type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
+import { givenBack, type QuantizationJob, quantizeModel } from '../../../lib/pipeline/index.js';
 import { filesOf, scratchDirectory, words, writeRandomModel } from './random-model.js';
 
 const scratch = scratchDirectory();
@@ -73,11 +73,10 @@ async function abortIn(index: number): Promise<'answered' | 'too late' | null> {
   if (existsSync(`${job.out}.partial`))
     await expect(quantizeModel(job)).rejects.toMatchObject({ code: 'LUTRA_E_EXISTS', where: `${job.out}.partial` });
   release();
-  await vi.waitFor(() => {
-    const names = existsSync(parent) ? readdirSync(parent, { recursive: true, encoding: 'utf8' }) : [];
-    expect(names.filter((name) => /\.lutra-job-\d/.test(name))).toEqual([]);
-    expect(existsSync(parent)).toBe(existsSync(join(parent, 'out.partial', 'journal.json')));
-  }, 20_000);
+  await givenBack(controller.signal);
+  const names = existsSync(parent) ? readdirSync(parent, { recursive: true, encoding: 'utf8' }) : [];
+  expect(names.filter((name) => /\.lutra-job-\d/.test(name))).toEqual([]);
+  expect(existsSync(parent)).toBe(existsSync(join(parent, 'out.partial', 'journal.json')));
   expect(late).toBe(0);
   expect(existsSync(job.out)).toBe(false);
   await quantizeModel(job);
