@@ -11,7 +11,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(getconf _NPRO
 tree=build/cuda-check
 cmake -S . -B "$tree" -DLUTRA_CUDA=ON -DLUTRA_TESTS=OFF -DLUTRA_CUDA_ARCHS=90 >/dev/null
 cmake --build "$tree" --target lutra_cuda
-for source in test/native/cuda/device_test.cc test/native/cuda/device_step_test.cc test/native/cuda/device_program_test.cc bench/cuda/decode_bench.cc; do
+for source in test/native/cuda/device_test.cc test/native/cuda/device_step_test.cc test/native/cuda/device_program_test.cc bench/cuda/decode_bench.cc bench/cuda/prefill_bench.cc; do
   "${CXX:-g++}" -std=c++20 -fsyntax-only -Wall -Wextra -Werror -Inative -Itest/native "$source"
 done
 LUTRA_CUDA_PATH="$PWD/$tree/lutra_cuda.so" node dist/cli/main.js doctor --json | node -e '

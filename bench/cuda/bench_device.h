@@ -66,24 +66,41 @@ class BenchDevice {
     expect(table_->begin_capture(context_, nullptr), "begin_capture");
     for (int turn = 0; turn < turns; ++turn) work(turn);
     expect(table_->end_capture(context_, nullptr, &graph), "end_capture");
-    std::vector<double> times;
-    constexpr int kWarm = 3;
-    constexpr int kReplays = 21;
-    for (int replay = 0; replay < kWarm + kReplays; ++replay) {
-      float milliseconds = 0;
-      expect(table_->record(context_, nullptr, from_), "record");
-      expect(table_->replay(context_, nullptr, graph), "replay");
-      expect(table_->record(context_, nullptr, to_), "record");
-      expect(table_->synchronize(context_, nullptr), "synchronize");
-      expect(table_->elapsed(context_, from_, to_, &milliseconds), "elapsed");
-      if (replay >= kWarm) times.push_back(static_cast<double>(milliseconds) * 1e3 / turns);
-    }
+    const double time =
+        median_time(nullptr, turns, [&] { expect(table_->replay(context_, nullptr, graph), "replay"); });
     expect(table_->destroy_graph(context_, graph), "destroy_graph");
-    std::nth_element(times.begin(), times.begin() + kReplays / 2, times.end());
-    return times[kReplays / 2];
+    return time;
+  }
+  // The same of calls that go to a stream of the context by other ways than its table, one after the other.
+  double microseconds_of_calls(int turns, const std::function<void(LutraCudaStream* stream, int turn)>& work) {
+    LutraCudaStream* stream = nullptr;
+    expect(table_->synchronize(context_, nullptr), "synchronize");
+    expect(table_->create_stream(context_, &stream), "create_stream");
+    const double time = median_time(stream, turns, [&] {
+      for (int turn = 0; turn < turns; ++turn) work(stream, turn);
+    });
+    expect(table_->destroy_stream(context_, stream), "destroy_stream");
+    return time;
   }
 
  private:
+  double median_time(LutraCudaStream* stream, int turns, const std::function<void()>& round) {
+    std::vector<double> times;
+    constexpr int kWarm = 3;
+    constexpr int kRounds = 21;
+    for (int i = 0; i < kWarm + kRounds; ++i) {
+      float milliseconds = 0;
+      expect(table_->record(context_, stream, from_), "record");
+      round();
+      expect(table_->record(context_, stream, to_), "record");
+      expect(table_->synchronize(context_, stream), "synchronize");
+      expect(table_->elapsed(context_, from_, to_, &milliseconds), "elapsed");
+      if (i >= kWarm) times.push_back(static_cast<double>(milliseconds) * 1e3 / turns);
+    }
+    std::nth_element(times.begin(), times.begin() + kRounds / 2, times.end());
+    return times[kRounds / 2];
+  }
+
   void expect(int32_t result, const char* call) {
     if (result == LUTRA_CUDA_OK) return;
     std::fprintf(stderr, "%s: %s\n", call, context_ ? table_->last_error(context_) : "no context");

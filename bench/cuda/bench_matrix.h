@@ -68,8 +68,9 @@ class BenchMatrix {
     return static_cast<size_t>(layout_.rows * layout_.cols * layout_.bits / 8) + scales_.size() * 2;
   }
 
-  // NMSE of y [tokens, rows] on the sampled rows; x as stored in f16 [tokens, cols].
-  double error(const std::vector<uint16_t>& x, const std::vector<float>& y, bool with_branch) const {
+  // NMSE of y [tokens, rows] on the sampled rows and every token_step-th token; x as stored in f16 [tokens, cols].
+  double error(const std::vector<uint16_t>& x, const std::vector<float>& y, bool with_branch,
+               int64_t token_step = 1) const {
     const int64_t tokens = static_cast<int64_t>(y.size()) / layout_.rows;
     const int64_t step = std::max<int64_t>(1, layout_.rows / kSampledRows);
     double error = 0;
@@ -77,7 +78,7 @@ class BenchMatrix {
     std::vector<double> weights(static_cast<size_t>(layout_.cols));
     for (int64_t row = step / 2; row < layout_.rows; row += step) {
       for (int64_t k = 0; k < layout_.cols; ++k) weights[static_cast<size_t>(k)] = weight(row, k);
-      for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t t = 0; t < tokens; t += token_step) {
         double sum = with_branch ? branch(row, x.data() + t * layout_.cols) : 0.0;
         for (int64_t k = 0; k < layout_.cols; ++k)
           sum += weights[static_cast<size_t>(k)] * half(x[static_cast<size_t>(t * layout_.cols + k)]);

@@ -88,8 +88,8 @@ typedef struct LutraCudaMatrix {
   const float* branch_b_scales;
 } LutraCudaMatrix;
 
-/* y [tokens, rows] = W x, with its sub-branch in the same launch. 1 to 16 tokens; more parts (of f32 x) mean more bits
- * of x. */
+/* y [tokens, rows] = W x, with its sub-branch: in one launch up to 16 tokens (32 parts), in two or three with the
+ * matrix unit's tiles full of tokens beyond, up to 65536. More parts (of f32 x) mean more bits of x. */
 typedef struct LutraCudaLutGemm {
   uint32_t bytes;
   int32_t tokens;

@@ -67,6 +67,8 @@ int32_t create_context(int32_t device, LutraCudaContext** result) {
   context->device = device;
   context->slots = 2 * facts.multiprocessors;
   cudaError_t error = cudaSetDevice(device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&context->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&context->first_stream, cudaStreamNonBlocking);
   if (error == cudaSuccess) {
     *result = context;

@@ -13,6 +13,10 @@ int32_t start(LutraCudaContext& context, cudaStream_t stream, const void* kernel
 // A workspace begins with counters; what follows them lies on a boundary of its own.
 inline size_t counter_bytes(int64_t counters) { return static_cast<size_t>(round_up(counters * 4, 256)); }
 
+// Products with packed weights (lut_gemm_launch.cc).
+int32_t launch_lut_gemm(LutraCudaContext& context, cudaStream_t stream, const LutraCudaLutGemm& op);
+int32_t lut_gemm_workspace(LutraCudaContext& context, const LutraCudaLutGemm& op, uint64_t* bytes);
+
 // Operators of a model step (step_launch.cc).
 int32_t launch_step(LutraCudaContext& context, cudaStream_t stream, int32_t op, const void* arguments);
 int32_t step_workspace(LutraCudaContext& context, int32_t op, const void* arguments, uint64_t* bytes);

@@ -7,6 +7,7 @@ namespace lutra {
 namespace {
 
 constexpr int64_t kMostTokens = int64_t{1} << 24;
+constexpr int64_t kMostTokensTogether = int64_t{1} << 16;  // of one product
 
 // f32 [n, d] with elements, as activations are.
 Status require_rows(const TensorView& t, const char* what) {
@@ -55,11 +56,13 @@ LutraCudaMatrix matrix_of(const PackedView& view) {
 
 }  // namespace
 
-Status DeviceProgram::lut_gemm(std::span<const TensorView> t, std::span<const PackedView> packed, Mode mode) {
+Status DeviceProgram::lut_gemm(std::span<const TensorView> t, std::span<const PackedView> packed, Mode mode,
+                               bool batch_invariant) {
   const TensorView& x = t[0];
   LUTRA_TRY(require_rows(x, "lut_gemm: x must be f32 [n, k]"));
   const int parts = mode == Mode::kExact ? 3 : mode == Mode::kAccurate ? 2 : 1;
-  const int64_t together = mode == Mode::kExact ? 10 : 16;  // tokens of a launch: at most 32 columns
+  // Up to 32 columns a token's bits are its own; the kernels for more cut the weights' columns by the number of tokens.
+  const int64_t together = batch_invariant ? (mode == Mode::kExact ? 10 : 16) : kMostTokensTogether;
   for (size_t i = 0; i < packed.size(); ++i) {
     const PackedLayout& layout = packed[i].layout;
     const TensorView& y = t[i + 1];

@@ -32,7 +32,7 @@ struct SharedWorkspace {
   void* memory;
 };
 std::vector<int64_t> shape_of(const LutraCudaLutGemm& op) {
-  return {op.w.rows, op.w.cols, op.w.bits, op.w.kind, op.w.branch_rank};
+  return {op.w.rows, op.w.cols, op.w.bits, op.w.kind, op.w.branch_rank, op.tokens, op.parts};
 }
 std::vector<int64_t> shape_of(const LutraCudaAttention& op) {
   return {op.tokens, op.heads, op.kv_heads, op.head_dim, op.capacity};
@@ -64,7 +64,8 @@ Status DeviceProgram::add(int op, std::span<const TensorView> tensors, std::span
   const std::span<const TensorView> t = tensors;
   Status status = error(Code::kDevice, "this operator does not run on a device");
   if (!position_.data()) LUTRA_TRY(position_.allocate(context_, sizeof(int32_t)));
-  if (name == "lutGemm") status = lut_gemm(t, packed, narrowed<Mode>(static_cast<int64_t>(parameters[0])));
+  if (name == "lutGemm")
+    status = lut_gemm(t, packed, narrowed<Mode>(static_cast<int64_t>(parameters[0])), parameters[1] != 0);
   if (name == "linear") status = linear(t);
   if (name == "addBias") status = add_bias(t);
   if (name == "embedding") status = embedding(t);

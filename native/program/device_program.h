@@ -47,7 +47,7 @@ class DeviceProgram {
   Status record();
   Status launch(const Arguments& arguments);
 
-  Status lut_gemm(std::span<const TensorView> t, std::span<const PackedView> packed, Mode mode);
+  Status lut_gemm(std::span<const TensorView> t, std::span<const PackedView> packed, Mode mode, bool batch_invariant);
   Status linear(std::span<const TensorView> t);
   Status add_bias(std::span<const TensorView> t);
   Status embedding(std::span<const TensorView> t);

@@ -17,6 +17,8 @@ class PrefillBlock {
   static constexpr int kSums = kPlanes ? kBits : 1;
   static constexpr int kLaneWords = unit_lane_words(kBits);
   static constexpr int kPairWords = kBits == 3 ? 3 : kBits / 2;  // that pairs of steps go on by; 3 bits: two pairs
+  // Scales are asked for a group ahead; four planes leave no registers for it.
+  static constexpr bool kScalesAhead = kSums < 4;
   static constexpr int kColumns = 16 * kColumnTiles;
   static constexpr int kCodeWords = kPrefillRows / kTileRows * unit_words(kBits);
   static constexpr int kStageBytes = prefill_stage_bytes(kBits, kColumns);
@@ -80,7 +82,7 @@ class PrefillBlock {
     }
     group_ = first * kUnitSteps / product_.group_steps;
     group_left_ = (group_ + 1) * product_.group_steps - first * kUnitSteps;
-    values_.fetch(product_, rows_, group_);
+    if constexpr (kScalesAhead) values_.fetch(product_, rows_, group_);
     int stage = 0;
     int free_stage = ahead;
     for (int unit = first; unit < end; ++unit) {
@@ -177,6 +179,7 @@ class PrefillBlock {
   }
 
   LUTRA_DEVICE void fold(const uint32_t* x_sums, bool group_ends) {
+    if constexpr (!kScalesAhead) values_.fetch(product_, rows_, group_);
     LUTRA_UNROLL
     for (int r = 0; r < kRowTiles; ++r) LUTRA_UNROLL
     for (int h = 0; h < 2; ++h) {
@@ -197,7 +200,7 @@ class PrefillBlock {
     if (!group_ends) return;
     group_left_ = product_.group_steps;
     if (group_ + 1 < product_.groups) ++group_;
-    values_.fetch(product_, rows_, group_);
+    if constexpr (kScalesAhead) values_.fetch(product_, rows_, group_);
   }
 
   LUTRA_DEVICE void add_branch() {

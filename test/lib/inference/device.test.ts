@@ -54,13 +54,29 @@ describe('a model on a device', () => {
       });
     });
 
-  it('multiplies packed weights, many tokens in turns', async () => {
-    const random = new Random(5);
-    const drawn = (rows: number, cols: number) =>
-      Tensor.copyOf(
-        Float32Array.from({ length: rows * cols }, () => random.next() - 0.5),
-        [rows, cols],
-      );
+  const random = new Random(5);
+  const drawn = (rows: number, cols: number) =>
+    Tensor.copyOf(
+      Float32Array.from({ length: rows * cols }, () => random.next() - 0.5),
+      [rows, cols],
+    );
+
+  it('gives a token the bits that it has alone where that is asked for', async () => {
+    using x = drawn(21, 80);
+    using first = Tensor.copyOf((x.read() as Float32Array).slice(0, 80), [1, 80]);
+    using w = drawn(50, 80);
+    using uniform = await quantize(w, { method: 'rtn', bits: 3, groupSize: 32 });
+    const product = (rows: Tensor, n: number) => {
+      using y = Tensor.zeros('f32', [n, 50]);
+      using program = new Program('cuda:0');
+      program.linears([uniform], rows, [y], { mode: 'exact', batchInvariant: true }).run();
+      program.download(y);
+      return [...y.read()].slice(0, 50);
+    };
+    expect(product(x, 21)).toEqual(product(first, 1));
+  });
+
+  it('multiplies packed weights with few and many tokens', async () => {
     using x = drawn(21, 80);
     using w = drawn(50, 80);
     using uniform = await quantize(w, { method: 'rtn', bits: 3, groupSize: 32 });

@@ -124,6 +124,43 @@ LUTRA_TEST(cuda_device, decode_fuses_the_sub_branch) {
       }
 }
 
+LUTRA_TEST(cuda_device, prefill_matches_the_formula) {
+  if (no_device()) return;
+  for (const auto& [rows, cols, group] :
+       {std::array<int64_t, 3>{1, 1, 1}, {17, 144, 16}, {300, 1000, 32}, {1030, 2060, 128}, {64, 5000, 5000}})
+    for (int bits : {2, 3, 4})
+      for (WeightKind kind : {WeightKind::kUniform, WeightKind::kPlanes})
+        for (Dtype x : {Dtype::kF32, Dtype::kF16, Dtype::kBF16})
+          for (int64_t tokens : {14, 17, 64, 300}) {
+            if (quick() && (rows > 300 || tokens > 64 || (rows + bits + tokens + static_cast<int>(x)) % 11 != 0))
+              continue;
+            if (tokens == 14 && x != Dtype::kF32) continue;  // 42 columns of three parts
+            LutCase problem = case_of(rows, cols, group, bits, kind, OffsetKind::kReal);
+            problem.tokens = tokens;
+            DecodeRun run;
+            run.x_dtype = x;
+            run.parts = x == Dtype::kF32 ? 3 : 1;
+            check(problem, run);
+          }
+}
+
+LUTRA_TEST(cuda_device, prefill_adds_the_sub_branch) {
+  if (no_device()) return;
+  for (Dtype x : {Dtype::kF16, Dtype::kBF16})
+    for (Dtype type : {Dtype::kF16, Dtype::kBF16, Dtype::kI8})
+      for (int64_t rank : {1, 16, 33, 128}) {
+        if (quick() && (rank != 33 || (x == Dtype::kF16) == (type == Dtype::kF16))) continue;
+        LutCase problem =
+            case_of(quick() ? 150 : 1500, quick() ? 300 : 1300, 64, 3, WeightKind::kUniform, OffsetKind::kZeroCode);
+        problem.rank = rank;
+        problem.sub_branch = type;
+        problem.tokens = quick() ? 20 : 200;
+        DecodeRun run;
+        run.x_dtype = x;
+        check(problem, run);
+      }
+}
+
 LUTRA_TEST(cuda_device, a_replayed_graph_gives_the_same_bits) {
   if (no_device()) return;
   Device device;

@@ -29,10 +29,13 @@ struct CUgraphExec_st {
 namespace {
 
 constexpr size_t kMemory = size_t{1} << 30;
-constexpr int kResident = 3;  // blocks that run at a time
+constexpr int kResident = 3;                  // blocks that run at a time
+constexpr size_t kSharedAtFirst = 48 * 1024;  // of a block, before more is asked for
+constexpr int kSharedAtMost = 99 * 1024;
 
 std::mutex mutex;
 std::map<const char*, size_t> allocations;
+std::map<const void*, size_t> shared_limits;  // of kernels for which more was asked
 size_t allocated = 0;
 uint64_t launches = 0;
 cudaError_t stuck = cudaSuccess;  // a device that failed stays so
@@ -95,6 +98,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void*) { return cudaSuccess; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = kSharedAtMost, cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (value > kSharedAtMost) return cudaErrorInvalidValue;
+  const std::lock_guard lock(mutex);
+  shared_limits[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device) { return device == 0 ? stuck : cudaErrorInvalidDevice; }
 cudaError_t cudaDeviceSynchronize() { return stuck; }
 
@@ -180,6 +190,11 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
 cudaError_t cudaLaunchKernel(const void* kernel, dim3 blocks, dim3 threads, void** arguments, size_t shared_bytes,
                              cudaStream_t stream) {
   const auto& known = *static_cast<const lutra::test::HostKernel*>(kernel);
+  {
+    const std::lock_guard lock(mutex);
+    const auto limit = shared_limits.find(kernel);
+    if (shared_bytes > (limit == shared_limits.end() ? kSharedAtFirst : limit->second)) return cudaErrorInvalidValue;
+  }
   std::vector<uint64_t> copy((known.argument_bytes + 7) / 8);
   std::memcpy(copy.data(), arguments[0], known.argument_bytes);
   lutra::cuda::HostLaunch launch;
