@@ -66,7 +66,7 @@ export function parseConfig(raw: unknown, where: string): LlamaConfig {
     headDim: headDimension(fields, hiddenSize, heads),
     vocabularySize,
     context,
-    normEpsilon: fields.positive('rms_norm_eps', 1, 1e-6),
+    normEpsilon: fields.number('rms_norm_eps', 1e-20, 1, 1e-6),
     ropeTheta: ropeTheta(fields),
     ropeScaling: ropeScaling(fields),
     slidingWindow: slidingWindow(fields, modelType),

@@ -45,11 +45,11 @@ export class Fields {
     return this.refuse('LUTRA_E_SHAPE', name, `a whole number from 1 to ${limit}`);
   }
 
-  /** A finite number in (0, limit]. */
-  positive(name: string, limit: number, fallback?: number): number {
+  /** A number in [least, most]. */
+  number(name: string, least: number, most: number, fallback?: number): number {
     const value = this.get(name) ?? fallback;
-    if (typeof value === 'number' && value > 0 && value <= limit) return value;
-    return this.refuse('LUTRA_E_SHAPE', name, `a number above 0, at most ${limit}`);
+    if (typeof value === 'number' && value >= least && value <= most) return value;
+    return this.refuse('LUTRA_E_SHAPE', name, `a number from ${least} to ${most}`);
   }
 
   flag(name: string, fallback: boolean): boolean {

@@ -15,6 +15,7 @@ export type RopeScaling =
     };
 
 const maxFactor = 65536;
+const leastFrequencyFactor = 1 / 1024;
 
 /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for other types (yarn, dynamic, longrope …), `LUTRA_E_SHAPE` for bad numbers. */
 export function parseRopeScaling(fields: Fields | null): RopeScaling {
@@ -26,10 +27,10 @@ export function parseRopeScaling(fields: Fields | null): RopeScaling {
   const partial = fields.get('partial_rotary_factor');
   if (partial !== undefined && partial !== 1) fields.refuse('LUTRA_E_UNSUPPORTED_MODEL', 'partial_rotary_factor', '1');
   if (type === 'default') return { type: 'none' };
-  const factor = fields.positive('factor', maxFactor);
+  const factor = fields.number('factor', 1, maxFactor);
   if (type === 'linear') return { type, factor };
-  const lowFrequencyFactor = fields.positive('low_freq_factor', maxFactor);
-  const highFrequencyFactor = fields.positive('high_freq_factor', maxFactor);
+  const lowFrequencyFactor = fields.number('low_freq_factor', leastFrequencyFactor, maxFactor);
+  const highFrequencyFactor = fields.number('high_freq_factor', leastFrequencyFactor, maxFactor);
   if (highFrequencyFactor <= lowFrequencyFactor)
     fields.refuse('LUTRA_E_SHAPE', 'high_freq_factor', `more than low_freq_factor, ${lowFrequencyFactor}`);
   const originalContext = fields.count('original_max_position_embeddings', 2 ** 24);
@@ -40,7 +41,7 @@ export function parseRopeScaling(fields: Fields | null): RopeScaling {
 export function ropeTheta(fields: Fields): number {
   const nested = fields.object('rope_parameters');
   const holder = nested?.get('rope_theta') === undefined ? fields : nested;
-  return holder.positive('rope_theta', 1e12, 10000);
+  return holder.number('rope_theta', 1, 1e12, 10000);
 }
 
 export function sameScaling(a: RopeScaling, b: RopeScaling): boolean {

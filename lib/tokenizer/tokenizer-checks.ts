@@ -48,6 +48,40 @@ function unsupported(where: string, found: string, expected: string): Error {
   });
 }
 
+const modelTypes = ['BPE', 'Unigram', 'WordPiece', 'WordLevel'];
+
+/**
+ * Refuses models that the library would take for another kind, and merges that would never merge. Files from before models had
+ * a type say by their fields what they are.
+ *
+ * @throws `LUTRA_E_UNSUPPORTED_MODEL` for the kind, `LUTRA_E_HEADER` for the merges
+ */
+export function checkModel({ model }: JsonObject, where: string): void {
+  if (!isObject(model)) return;
+  const { type, vocab, merges } = model;
+  const told = Array.isArray(vocab) || ('continuing_subword_prefix' in model && 'unk_token' in model);
+  if (type == null ? !told : !modelTypes.includes(type as string))
+    throw unsupported(`${where}: model.type`, JSON.stringify(type) ?? 'nothing', modelTypes.join(', '));
+  if (merges === undefined && type !== 'BPE') return;
+  const fail = (place: string, found: unknown, expected: string) =>
+    lutraError('LUTRA_E_HEADER', {
+      message: 'the merges of the tokenizer are none',
+      where: `${where}: ${place}`,
+      found: String(JSON.stringify(found)).slice(0, 120),
+      expected,
+    });
+  if (!Array.isArray(merges)) throw fail('model.merges', merges, 'a list of pairs');
+  const isPair = Array.isArray(merges[0]) ? isListedPair : isWrittenPair;
+  const wrong = merges.findIndex((merge) => !isPair(merge));
+  if (wrong < 0) return;
+  const expected = isPair === isListedPair ? '["left", "right"], as the first' : '"left right", as one text';
+  throw fail(`model.merges.${wrong}`, merges[wrong], expected);
+}
+
+const isWrittenPair = (merge: unknown): boolean => typeof merge === 'string' && /^[^ ]+ [^ ]+$/.test(merge);
+const isListedPair = (merge: unknown): boolean =>
+  Array.isArray(merge) && merge.length === 2 && merge.every((side) => typeof side === 'string' && side !== '');
+
 /**
  * Ids that a vocabulary may have: as many as a model's configuration. Those of models end below 300,000; the library keeps a
  * list as long as the largest.

@@ -2,7 +2,7 @@ import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { LutraError, lutraError } from '../errors.js';
 import { timeFor, withinTime } from './deadline.js';
 import { StreamDecoder } from './stream-decoder.js';
-import { checkIds, isObject, type JsonObject, refuseUnfaithful } from './tokenizer-checks.js';
+import { checkIds, checkModel, isObject, type JsonObject, refuseUnfaithful } from './tokenizer-checks.js';
 
 export interface EncodeOptions {
   /** Whether the ids begin with the tokenizer's beginning-of-sequence token: once, or not put at all. */
@@ -25,7 +25,7 @@ export class Tokenizer {
   /** Decoders without a regular expression, nearly all, need no watch: it takes longer than they do. */
   readonly #decodesByPattern: boolean;
 
-  /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for a tokenizer.json with parts that are not understood, `LUTRA_E_HEADER` for ids that are none */
+  /** @throws `LUTRA_E_UNSUPPORTED_MODEL` for a tokenizer.json with parts that are not understood, `LUTRA_E_HEADER` for ids and merges that are none */
   constructor(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string) {
     this.#where = where;
     const { library, decodesByPattern, templateBos } = construct(tokenizerJson, tokenizerConfig, where);
@@ -93,6 +93,7 @@ const constructionTime = 30_000;
 function construct(tokenizerJson: JsonObject, tokenizerConfig: JsonObject, where: string) {
   const work = () => {
     checkIds(tokenizerJson, where);
+    checkModel(tokenizerJson, where);
     refuseUnfaithful(tokenizerJson, where);
     const library = new Library(tokenizerJson, tokenizerConfig);
     library.decode(library.encode('a b').ids);

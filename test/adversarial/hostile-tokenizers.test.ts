@@ -50,6 +50,28 @@ describe('patterns that backtrack for years', () => {
   });
 });
 
+test.each([
+  ['no list', 'a b', 'model.merges'],
+  ['a text without a blank', ['a b', 'ab'], 'model.merges.1'],
+  ['a text of three words', ['a b c'], 'model.merges.0'],
+  ['a text with an empty side', ['a '], 'model.merges.0'],
+  ['a list of three', [['a', 'b', 'c']], 'model.merges.0'],
+  ['a number', ['a b', 7], 'model.merges.1'],
+  ['a pair among texts', ['a b', ['a', 'a']], 'model.merges.1'],
+  ['a text among pairs', [['a', 'b'], 'a a'], 'model.merges.1'],
+  ['nothing', undefined, 'model.merges'],
+])('merges that are none: %s', async (_, merges, place) => {
+  const failure = await failureOf(() => make({ model: { ...plain.model, merges } }));
+  expect(failure).toMatchObject({ code: 'LUTRA_E_HEADER', where: `tokenizer.json: ${place}` });
+  expect(failure.expected).toBeDefined();
+});
+
+test.each(['Unigramm', 'bpe', 7, undefined])('a model of the kind %s is not guessed at', async (type) => {
+  const failure = await failureOf(() => make({ model: { ...plain.model, type } }));
+  const refused = { code: 'LUTRA_E_UNSUPPORTED_MODEL', where: 'tokenizer.json: model.type' };
+  expect(failure).toMatchObject({ ...refused, expected: 'BPE, Unigram, WordPiece, WordLevel' });
+});
+
 test('texts of one character a million times over', () => {
   const tokenizer = make();
   for (const character of ['a', ' ', 'z', '\u{1f600}'])

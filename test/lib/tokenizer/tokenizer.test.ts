@@ -68,7 +68,9 @@ describe('Tokenizer', () => {
 
   it('refuses tokenizers that it does not understand', () => {
     const unsupported = expect.objectContaining({ code: 'LUTRA_E_UNSUPPORTED_MODEL', where: 'tokenizer.json' });
-    expect(() => byteTokenizer({ json: { model: { type: 'Quantum', vocab: {} } } })).toThrow(unsupported);
+    expect(() => byteTokenizer({ json: { model: { type: 'Quantum', vocab: {} } } })).toThrow(
+      expect.objectContaining({ code: 'LUTRA_E_UNSUPPORTED_MODEL', where: 'tokenizer.json: model.type' }),
+    );
     expect(() => byteTokenizer({ json: { pre_tokenizer: { type: 'Unheard' } } })).toThrow(unsupported);
     const split = { type: 'Split', pattern: { String: 'a' }, behavior: 'MergedWithNext', invert: false };
     expect(() => byteTokenizer({ json: { pre_tokenizer: { type: 'Sequence', pretokenizers: [split] } } })).toThrow(
