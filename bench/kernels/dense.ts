@@ -3,10 +3,10 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { burst, type Contestant, type Entry, normalizedMeanSquaredError, Random } from '../../lib/benchmark/index.js';
 import { Program } from '../../lib/ops/index.js';
-import { Tensor } from '../../lib/tensor/index.js';
+import { Tensor, triangleElements } from '../../lib/tensor/index.js';
 
 export interface DenseCase {
-  /** y = x · wᵀ, or the Gram matrix xᵀ · x, one triangle of which is computed. */
+  /** y = x · wᵀ, or the Gram matrix xᵀ · x as the packed triangle that calibration sums up. */
   op: 'gemm' | 'syrk';
   /** Rows and columns of every operand. */
   size: number;
@@ -20,7 +20,7 @@ export function denseEntry({ op, size, threads }: DenseCase): Entry {
   const random = new Random(size);
   const x = Tensor.copyOf(random.normals(size * size), [size, size]);
   const w = Tensor.copyOf(random.normals(size * size), [size, size]);
-  const y = Tensor.zeros(op === 'gemm' ? 'f32' : 'f64', [size, size]);
+  const y = op === 'gemm' ? Tensor.zeros('f32', [size, size]) : Tensor.zeros('f64', [triangleElements(size)]);
   const program = op === 'gemm' ? new Program().linear(w, x, y) : new Program().accumulateGram(x, y);
   let calls = 0;
   return {
@@ -37,10 +37,9 @@ export function denseEntry({ op, size, threads }: DenseCase): Entry {
       }, length);
     },
     error() {
-      const found = y.read(0, checkedRows * size);
       // The Gram matrix of every call is added to that of the calls before.
       const exact = op === 'gemm' ? products(x, w) : gram(x).map((value) => value * calls);
-      return normalizedMeanSquaredError(found, exact);
+      return normalizedMeanSquaredError(y.read(0, exact.length), exact);
     },
     dispose() {
       program.dispose();
@@ -61,17 +60,17 @@ function products(x: Tensor, w: Tensor): number[] {
   });
 }
 
-/** The first rows of xᵀ · x in fp64. */
+/** The first rows of xᵀ · x in fp64, each from the diagonal on. */
 function gram(x: Tensor): number[] {
   const [size = 0] = x.shape;
   const data = x.read();
-  const sums = new Array<number>(checkedRows * size).fill(0);
-  for (let k = 0; k < size; k++)
-    for (let row = 0; row < checkedRows; row++)
-      for (let column = 0; column < size; column++) {
-        const index = row * size + column;
-        sums[index] = (sums[index] ?? 0) + (data[k * size + row] ?? 0) * (data[k * size + column] ?? 0);
-      }
+  const sums: number[] = [];
+  for (let row = 0; row < checkedRows; row++)
+    for (let column = row; column < size; column++) {
+      let sum = 0;
+      for (let k = 0; k < size; k++) sum += (data[k * size + row] ?? 0) * (data[k * size + column] ?? 0);
+      sums.push(sum);
+    }
   return sums;
 }
 
