@@ -14,6 +14,7 @@ import { nativeMemory } from '../../lib/native/index.js';
 import { Tensor } from '../../lib/tensor/index.js';
 import { codeOf, failureOf, fileBytes, scratchDirectory, seeded } from '../lib/formats/safetensors-bytes.js';
 import { entryOf, qProj, recipe, seededMatrix, upProj, writeModel } from '../lib/formats/tiny-model.js';
+import { memoryAtRest } from '../memory-at-rest.js';
 
 const scratch = scratchDirectory();
 let made = 0;
@@ -216,7 +217,7 @@ describe('parts whose content cannot be right', () => {
     const nan = [0xff, 0x7f, 0xff, 0x7f].slice(0, width);
     await poke(directory, qProj.slice(0, -7) + suffix, (_end, begin) => begin + width * 3, nan);
     await using checkpoint = await readCheckpoint(directory);
-    const held = nativeMemory();
+    const held = await memoryAtRest();
     const error = await failureOf(() => checkpoint.load(qProj));
     expect([error.code, error.found]).toEqual(['LUTRA_E_NON_FINITE', 3]);
     expect(error.where).toContain(qProj.slice(0, -7) + suffix);
@@ -227,7 +228,7 @@ describe('parts whose content cannot be right', () => {
     const { directory } = await whole({ rank: 4, dtype: 'i8' });
     await using checkpoint = await readCheckpoint(directory);
     const { reshape } = Tensor.prototype;
-    const held = nativeMemory();
+    const held = await memoryAtRest();
     for (const failing of [0, 1]) {
       let calls = 0;
       const spy = vi.spyOn(Tensor.prototype, 'reshape').mockImplementation(function (this: Tensor, shape) {
