@@ -14,7 +14,24 @@ cmake --build "$tree" --target lutra_cuda lutra_test lutra_cuda_test cuda_decode
   tail -n 40 "$out/build.log"
   exit 1
 }
-ctest --test-dir "$tree" --output-on-failure -R '^(native\.cuda|native\.cuda_host|native\.device|cuda_device)$' 2>&1 | tee "$out/tests.log"
-grep -q '100% tests passed' "$out/tests.log"
-LUTRA_CUDA_PATH="$tree/lutra_cuda.so" "$tree/cuda_decode_bench" "$@" | tee "$out/decode.log"
-LUTRA_CUDA_PATH="$tree/lutra_cuda.so" "$tree/cuda_prefill_bench" "$@" | tee "$out/prefill.log"
+# What a command prints goes to its log and then to the terminal: a pipe would keep the status of its last command alone.
+# A failed check fails the script, but only at its end: the times are wanted just then.
+status=0
+logged() {
+  log=$1
+  shift
+  "$@" >"$log" 2>&1 || status=1
+  cat "$log"
+}
+logged "$out/tests.log" ctest --test-dir "$tree" --output-on-failure --no-tests=error -R '^(native\.cuda|native\.cuda_host|native\.device|cuda_device)$'
+# cuBLAS may be a Python wheel, which the loader does not know of.
+for folder in /usr/local/cuda/lib64 $(python3 -c 'import glob, site
+for root in [*site.getsitepackages(), site.getusersitepackages()]:
+    print(*{path.rpartition("/")[0] for path in glob.glob(root + "/nvidia/*/lib/libcublas.so.*")})' 2>/dev/null || true); do
+  if [ -d "$folder" ]; then LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder"; fi
+done
+export LD_LIBRARY_PATH LUTRA_CUDA_PATH="$tree/lutra_cuda.so"
+logged "$out/decode.log" "$tree/cuda_decode_bench" "$@"
+logged "$out/prefill.log" "$tree/cuda_prefill_bench" "$@"
+if [ "$status" -ne 0 ]; then echo "failed: see the logs in $out"; fi
+exit "$status"
