@@ -156,17 +156,26 @@ export function isLutraErrorCode(code: unknown): code is LutraErrorCode {
   return typeof code === 'string' && Object.hasOwn(families, code);
 }
 
-/** On one line, but for `items`: what comes from files and other libraries is not trusted to be. */
-function sentence(details: LutraErrorDetails): string {
-  let text = details.where ? `${details.where}: ${details.message}` : details.message;
-  if (details.found !== undefined) text += `, found ${details.found}`;
-  if (details.expected !== undefined) text += `, expected ${details.expected}`;
-  if (details.items?.length) {
-    const list = details.items.map((item) => `\n  ${onOneLine(item)}`).join(';');
-    return `${onOneLine(text)}:${list}.${details.hint ? `\n${onOneLine(details.hint)}` : ''}`;
+/** On one line, but for `items`, and each part of bounded length: what comes from files and other libraries is not trusted to be. */
+function sentence({ where, message, found, expected, items, hint }: LutraErrorDetails): string {
+  let text = where ? `${shown(where)}: ${shown(message)}` : shown(message);
+  if (found !== undefined) text += `, found ${shown(found)}`;
+  if (expected !== undefined) text += `, expected ${shown(expected)}`;
+  if (items?.length) {
+    const list = items.map((item) => `\n  ${shown(item)}`).join(';');
+    return `${text}:${list}.${hint ? `\n${shown(hint)}` : ''}`;
   }
-  if (details.hint) text += `. ${details.hint}`;
-  return onOneLine(text);
+  return hint ? `${text}. ${shown(hint)}` : text;
 }
 
-const onOneLine = (text: string): string => text.replace(/\s*[\r\n]\s*/g, ' ');
+/** Characters of one part of a message; the error's own fields keep the whole. A path or a command line has room. */
+const longestPart = 2000;
+
+function shown(part: string | number): string {
+  const text = String(part);
+  return onOneLine(text.length > longestPart ? `${text.slice(0, longestPart - 1)}…` : text);
+}
+
+/** The text with a blank for every run of blanks that breaks a line. Linear in its length: every run is matched once, as a whole. */
+export const onOneLine = (text: string): string =>
+  text.replace(/\s+/g, (blanks) => (/[\r\n]/.test(blanks) ? ' ' : blanks));

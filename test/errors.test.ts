@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { isLutraErrorCode, LutraError, type LutraErrorCode } from '../lib/errors.js';
+import { isLutraErrorCode, LutraError, type LutraErrorCode, lutraError, onOneLine } from '../lib/errors.js';
 import { planSafetensors, SafetensorsWriter } from '../lib/formats/index.js';
 import {
   loadModel,
@@ -182,6 +182,25 @@ test.for(Object.keys(causes) as LutraErrorCode[])('%s is raised, and reads as do
 });
 
 const escapePattern = (text: string) => text.replace(/[\\^$.*+?()[\]{}|]/g, '\\$&');
+
+describe('texts that come from elsewhere', () => {
+  // More than a message may cost: what took the square of them would not come back.
+  const blanks = ' '.repeat(1e6);
+
+  test('of a million blanks are put on one line as they are', () => {
+    expect(onOneLine(`a${blanks}b`)).toBe(`a${blanks}b`);
+    expect(onOneLine(`a${blanks}\n${blanks}b \r\n\n c\u2003d`)).toBe('a b c\u2003d');
+  });
+
+  test('are cut in the message, and whole in the fields', () => {
+    const part = `${blanks}\n`;
+    const details = { where: part, message: part, found: part, expected: part, items: [part], hint: part };
+    const error = lutraError('LUTRA_E_HEADER', details);
+    expect(error.message.length).toBeLessThan(13_000);
+    expect(error.message.split('\n')).toHaveLength(3);
+    expect(error).toMatchObject({ where: part, found: part, items: [part], hint: part });
+  });
+});
 
 describe('sources', () => {
   test('speak of no code that is not in the list', () => {

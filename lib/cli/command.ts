@@ -3,7 +3,7 @@ import { open, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { LutraError, lutraError } from '../errors.js';
+import { LutraError, lutraError, onOneLine } from '../errors.js';
 import { onFile, readToEnd } from '../formats/index.js';
 import { maxThreads } from '../ops/index.js';
 
@@ -86,8 +86,8 @@ export async function fail(name: string, options: CommonOptions, error: unknown)
   const details = error instanceof LutraError ? error : null;
   if (options.json) {
     const code = details?.code ?? (error instanceof CommanderError ? 'LUTRA_E_OPTION' : codeOfOther(error));
-    const { where = null, found = null, expected = null, hint = null } = details ?? {};
-    const body = { code, message, where, found, expected, hint };
+    const { where = null, found = null, expected = null, items = null, hint = null } = details ?? {};
+    const body = { code, message, where, found, expected, items, hint };
     // What stdout does not take, stderr still tells.
     await print(`${JSON.stringify({ lutra: version, command: name, ok: false, error: body })}\n`).catch(() => {});
   }
@@ -104,7 +104,7 @@ function messageOf(error: unknown): string {
   if (error instanceof LutraError) return error.message;
   const text = error instanceof Error ? error.message : String(error);
   if (error instanceof CommanderError && error.code === 'commander.help') return 'no command is given';
-  return text.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ');
+  return onOneLine(text.replace(/^error: /, ''));
 }
 
 function exitCodeOf(error: unknown): number {

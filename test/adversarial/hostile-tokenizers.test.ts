@@ -50,6 +50,12 @@ describe('patterns that backtrack for years', () => {
   });
 });
 
+test.each([' ', '\n'])('kinds of parts that are a million of %j', async (blank) => {
+  const failure = await failureOf(() => make({ normalizer: { type: blank.repeat(1e6) } }));
+  expect(failure.code).toBe('LUTRA_E_UNSUPPORTED_MODEL');
+  expect(failure.message.length).toBeLessThan(5000);
+});
+
 test.each([
   ['no list', 'a b', 'model.merges'],
   ['a text without a blank', ['a b', 'ab'], 'model.merges.1'],

@@ -38,6 +38,7 @@ const words = [
   '"String":""',
   '"type":"Sequence"',
   '"type":"Unigram"',
+  ' '.repeat(1e5),
 ];
 const numbers = [
   '0',
@@ -155,6 +156,8 @@ const values: readonly unknown[] = [
   'a',
   '\u2581',
   'x'.repeat(1000),
+  ' '.repeat(1e5),
+  `${' '.repeat(1e5)}\n`,
   'toString',
   '__proto__',
   'constructor',

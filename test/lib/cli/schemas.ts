@@ -242,6 +242,7 @@ const failure = z.strictObject({
     where: text,
     found: detail,
     expected: detail,
+    items: z.array(z.string()).nullable(),
     hint: text,
   }),
 });
