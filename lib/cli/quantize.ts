@@ -79,7 +79,7 @@ export function registerQuantize(program: Command): void {
       const work =
         <T>(what: (model: string, options: QuantizeOptions, invocation: Invocation) => Promise<T>) =>
         (invocation: Invocation) =>
-          inTermsOf(options, () => what(modelDir, options, invocation));
+          inTermsOf(modelDir, options, () => what(modelDir, options, invocation));
       if (options.dryRun) return runCommand('quantize', options, work(plan), renderPlan);
       return runCommand('quantize', options, work(run), render);
     });
@@ -138,17 +138,26 @@ const optionOf: Readonly<Record<string, string>> = {
 };
 
 /** Names the file that a recipe is in, and the options that say the rest. */
-async function inTermsOf<T>({ recipe, fromManifest }: QuantizeOptions, work: () => Promise<T>): Promise<T> {
+async function inTermsOf<T>(model: string, options: QuantizeOptions, work: () => Promise<T>): Promise<T> {
+  const { recipe, fromManifest, calibration, out } = options;
   const file = recipe ?? (fromManifest && join(fromManifest, 'manifest.json'));
+  const given = [model, out, recipe, fromManifest, calibration];
   try {
     return await work();
   } catch (error) {
     if (!(error instanceof LutraError) || !error.where) throw error;
-    if (file && /^recipe\b/.test(error.where)) throw error.at(`${file}: ${error.where}`);
-    const option = optionOf[error.where];
+    // A file may be called recipe.json.
+    const { where } = error;
+    if (given.some((path) => path !== undefined && isAt(path, where))) throw error;
+    if (file && /^recipe(?:\.|$)/.test(where)) throw error.at(`${file}: ${where}`);
+    const option = optionOf[where];
     throw option ? error.at(option) : error;
   }
 }
+
+/** Whether a place is this file, in it, or below this directory. */
+const isAt = (path: string, where: string): boolean =>
+  where === path || (where.startsWith(path) && ':/\\'.includes(where.charAt(path.length)));
 
 async function run(model: string, options: QuantizeOptions, invocation: Invocation): Promise<QuantizationResult> {
   const job = await jobOf(model, options, invocation);

@@ -114,6 +114,15 @@ describe('exit code 1', () => {
     expect(code, stderr).toBe(1);
     expect(failureOf(stdout).error).toMatchObject({ code: 'LUTRA_E_OPTION', where: recipeFile + place });
     expect(stderr.trim().split('\n')).toHaveLength(1);
+    // Called by its name alone it is named once, too.
+    const args = ['quantize', demo, '--out', out, '--recipe', 'recipe.json', '--json'];
+    const relative = await lutra(args, { cwd: scratch });
+    expect(failureOf(relative.stdout).error.where).toBe(`recipe.json${place}`);
+  });
+
+  it('names a recipe file that is not there as it was given', async () => {
+    const args = ['quantize', demo, '--out', out, '--recipe', 'recipe.yaml', '--json'];
+    expect(failureOf((await lutra(args, { cwd: scratch })).stdout).error.where).toBe('recipe.yaml');
   });
 
   it.each([

@@ -15,6 +15,7 @@ export interface Outcome {
 
 export interface LutraOptions {
   env?: Record<string, string>;
+  cwd?: string;
   /** Code to run in place of the command line: an ES module that may import from `dist`. */
   code?: string;
   /** Called with every piece of output. */
@@ -23,9 +24,9 @@ export interface LutraOptions {
 
 /** Runs the command as a user does, in a process of its own. */
 export function lutra(args: readonly string[], options: LutraOptions = {}): Promise<Outcome> {
-  const { env, code, onOutput } = options;
+  const { env, cwd = root, code, onOutput } = options;
   const what = code === undefined ? [program] : ['--input-type=module', '-e', code];
-  const child = spawn(process.execPath, [...what, ...args], { cwd: root, env: { ...process.env, ...env } });
+  const child = spawn(process.execPath, [...what, ...args], { cwd, env: { ...process.env, ...env } });
   const outcome: Outcome = { code: null, stdout: '', stderr: '' };
   for (const stream of ['stdout', 'stderr'] as const)
     child[stream].setEncoding('utf8').on('data', (text: string) => {
