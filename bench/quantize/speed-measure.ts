@@ -110,6 +110,7 @@ export class Workpiece {
       // A run that was faster than the measured one has nothing to tell.
       if (failure) aborts.push({ seconds: (raised - started) / 1e3, milliseconds: performance.now() - raised });
     }
+    if (aborts.length === 0) throw new Error(`${this.place.method} at ${this.place.shape} ended before every abort`);
     const slowestMilliseconds = Math.max(...aborts.map(({ milliseconds }) => milliseconds));
     return { measure: 'abort', ...this.place, aborts, slowestMilliseconds };
   }

@@ -2,7 +2,7 @@ import { open, stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { lutraError } from '../errors.js';
-import { onFile, replaceFile, requireReplaceable } from '../formats/index.js';
+import { onFile, replaceFile, requireRegularFile } from '../formats/index.js';
 import { jobPage, pageBeginning, readJobReport } from '../report/index.js';
 import { type CommonOptions, checkWritable, type Invocation, runCommand, withCommonOptions } from './command.js';
 
@@ -37,7 +37,7 @@ async function report(directory: string, options: ReportOptions, { signal }: Inv
       where: path,
       hint: 'Choose another file with --out, or allow to replace it: --overwrite.',
     });
-  await requireReplaceable(path);
+  await requireRegularFile(path);
   await requirePage(path);
   await checkWritable(path);
   const found = await readJobReport(directory, { model: options.model, signal });

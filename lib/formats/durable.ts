@@ -43,7 +43,7 @@ export async function syncDirectory(path: string): Promise<void> {
  *
  * @throws `LUTRA_E_EXISTS`, `LUTRA_E_IO`
  */
-export async function requireReplaceable(path: string): Promise<void> {
+export async function requireRegularFile(path: string): Promise<void> {
   const found = await onFile(path, () =>
     lstat(path).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return null;
@@ -65,7 +65,7 @@ export async function requireReplaceable(path: string): Promise<void> {
  * @throws `LUTRA_E_EXISTS` where something else than a regular file lies there; `LUTRA_E_DISK_FULL`, `LUTRA_E_IO`
  */
 export async function replaceFile(path: string, text: string): Promise<void> {
-  await requireReplaceable(path);
+  await requireRegularFile(path);
   const next = `${path}.new`;
   await onFile(next, async () => {
     const handle = await open(next, 'w');

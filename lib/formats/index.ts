@@ -1,5 +1,5 @@
 export { bytesText } from './bytes-text.js';
-export { isSyncing, replaceFile, requireReplaceable, syncing } from './durable.js';
+export { isSyncing, replaceFile, requireRegularFile, syncing } from './durable.js';
 export { hashFile } from './hash-file.js';
 export { readModelJson, readOptionalModelJson, readOwnJson } from './json-file.js';
 export { defaultLimits, type ReadLimits } from './limits.js';

@@ -2,7 +2,7 @@ import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Comparison } from '../comparison/index.js';
 import { lutraError } from '../errors.js';
-import { onFile, replaceFile, requireReplaceable } from '../formats/index.js';
+import { onFile, replaceFile, requireRegularFile } from '../formats/index.js';
 import { comparisonPage } from './comparison-page.js';
 
 const data = 'compare.json';
@@ -19,7 +19,7 @@ export async function createComparison(
 ): Promise<void> {
   await onFile(directory, () => mkdir(directory, { recursive: true }));
   for (const path of [data, page].map((name) => join(directory, name))) {
-    await requireReplaceable(path);
+    await requireRegularFile(path);
     if (overwrite) await onFile(path, () => rm(path, { force: true }));
     else if (await stat(path).catch(() => null))
       throw lutraError('LUTRA_E_EXISTS', {

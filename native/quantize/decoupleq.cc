@@ -13,7 +13,11 @@
 
 namespace lutra {
 
-constexpr int64_t kPanelRows = 384;  // of the Hessian, that are multiplied together
+namespace {
+
+constexpr int64_t kProductRows = 384;  // of the Hessian, that are multiplied together
+
+}  // namespace
 
 Status check_finite(Context& context, const TensorView& values, const char* what) {
   int64_t bad = -1;
@@ -73,7 +77,7 @@ Status decoupleq_pull(Context& context, const DampedHessian& metric, const Tenso
   LUTRA_TRY(require_same_shape(w, pulled, "decoupleq: shape of pulled, against shape of w"));
   const int64_t m = w.shape[0], k = w.shape[1];
   const Matrix64 hessian = upper_triangle(metric.hessian);
-  const int64_t panel = std::min(k, kPanelRows);
+  const int64_t panel = std::min(k, kProductRows);
   const AlignedBuffer lines(static_cast<size_t>(panel * k) * sizeof(double));
   if (!lines) return out_of_memory(panel * k * static_cast<int64_t>(sizeof(double)));
   for (int64_t first = 0; first < k; first += panel) {

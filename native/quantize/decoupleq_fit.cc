@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kSystemBytes = int64_t{256} << 20;  // of normal equations that are held at once
 constexpr int64_t kMostRows = 384;                    // whose codes are held as numbers
-constexpr int64_t kPanelRows = 256;                   // of the Hessian, that are summed by group together
+constexpr int64_t kSummedRows = 256;                  // of the Hessian, that are summed by group together
 
 Status check_rows(const CodedRows& rows, int64_t m, int64_t k, int64_t groups) {
   LUTRA_TRY(require_rank(rows.codes, 2, "decoupleq: codes must have 2 dimensions"));
@@ -78,7 +78,7 @@ struct ScaleSystem {
   Status sum_groups(Context& context) const {
     if (options.symmetric) return ok_status();
     const Matrix64 hessian = upper_triangle(metric.hessian);
-    const int64_t panel = std::min(k, kPanelRows);
+    const int64_t panel = std::min(k, kSummedRows);
     const AlignedBuffer lines(static_cast<size_t>(panel * k) * sizeof(double));
     if (!lines) return out_of_memory(panel * k * static_cast<int64_t>(sizeof(double)));
     for (int64_t first = 0; first < k; first += panel) {
