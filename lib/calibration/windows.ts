@@ -13,23 +13,45 @@ const patience = 20;
  * The ids of all documents, one after another, each begun by BOS. A document longer than 16,384 characters is tokenized in
  * pieces cut after a line's end (or a blank, where a line is that long), so that the event loop turns meanwhile; a
  * tokenizer that looks across lines may see such a seam.
+ *
+ * @param onProgress is told characters done and in all, now and then and at the end
  */
-export async function tokenizeCorpus(corpus: Corpus, tokenizer: Tokenizer, signal?: AbortSignal): Promise<Int32Array> {
-  const ids: number[] = [];
+export async function tokenizeCorpus(
+  corpus: Corpus,
+  tokenizer: Tokenizer,
+  signal?: AbortSignal,
+  onProgress: (done: number, total: number) => void = () => {},
+): Promise<Int32Array> {
+  const ids: Int32Array[] = [];
+  const total = corpus.documents.reduce((sum, { length }) => sum + length, 0);
+  let done = 0;
   let since = performance.now();
   for (const document of corpus.documents) {
     let bos = tokenizer.bosId !== null;
     for (const piece of pieces(document)) {
       signal?.throwIfAborted();
-      for (const id of tokenizer.encode(piece, { bos })) ids.push(id);
+      ids.push(Int32Array.from(tokenizer.encode(piece, { bos })));
       bos = false;
+      done += piece.length;
       if (performance.now() - since < patience) continue;
+      onProgress(done, total);
       await yieldToEvents();
       since = performance.now();
     }
   }
   signal?.throwIfAborted();
-  return Int32Array.from(ids);
+  onProgress(total, total);
+  return joined(ids);
+}
+
+function joined(parts: readonly Int32Array[]): Int32Array {
+  const all = new Int32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 function* pieces(text: string): Generator<string> {

@@ -59,6 +59,7 @@ export class JobProgress {
 
   #shareOf(event: Progress): number {
     switch (event.phase) {
+      case 'encode':
       case 'plan':
       case 'calibrate':
         return 0;

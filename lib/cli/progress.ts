@@ -39,7 +39,11 @@ function bar(follower: Follower): ProgressReporter {
   return {
     report(event) {
       const step = follower.follow(event);
-      if (!('run' in event) && event.phase === 'plan') process.stderr.write(`${renderPlan(event.plan)}\n`);
+      if (!('run' in event) && event.phase === 'plan') {
+        if (started) view.stop();
+        started = false;
+        process.stderr.write(`${renderPlan(event.plan)}\n`);
+      }
       if (!started) view.start(1000, 0, { step });
       started = true;
       view.update(Math.floor(1000 * step.share), { step });
@@ -102,6 +106,8 @@ class Follower {
 /** What an event says to a person. */
 function describe(event: Progress | EvaluationProgress): string {
   switch (event.phase) {
+    case 'encode':
+      return `encoding the calibration text, ${Math.floor((100 * event.characters) / event.totalCharacters)} %`;
     case 'plan':
       return 'planned';
     case 'preflight':

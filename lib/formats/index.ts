@@ -26,7 +26,7 @@ export {
   storedSizes,
 } from './lutra/index.js';
 export { requireDirectory } from './model-directory.js';
-export { closeFile, containedFile, readToEnd } from './open-file.js';
+export { closeFile, containedFile, readToEnd, readWholeFile, regularFileBytes } from './open-file.js';
 export {
   crc32c,
   defaultShardBytes,

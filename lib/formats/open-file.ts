@@ -84,31 +84,61 @@ export async function writeFully(handle: FileHandle, bytes: Uint8Array, position
  * All bytes of a file or a pipe of the caller's own. Node's `readFile` takes a read that moves fewer bytes than were asked for,
  * as network file systems have them, for the end of the file; a stream goes on to where nothing more comes.
  */
-export async function readToEnd(path: string, signal?: AbortSignal): Promise<Buffer> {
+export async function readToEnd(path: string): Promise<Buffer> {
   const pieces: Buffer[] = [];
-  for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20, ...(signal && { signal }) }))
-    pieces.push(piece as Buffer);
+  for await (const piece of createReadStream(path, { highWaterMark: 2 ** 20 })) pieces.push(piece as Buffer);
   return Buffer.concat(pieces);
 }
 
-/** The whole content of a small file. @throws `LUTRA_E_HEADER` where it is larger than `limit` bytes */
-export async function readSmallFile(path: string, limit: number): Promise<Uint8Array> {
+/** Bytes of a regular file. @throws as `openFile` */
+export async function regularFileBytes(path: string): Promise<number> {
+  const { size } = await onFile(path, async () => {
+    const found = await stat(path);
+    requireRegular(found.isFile(), path);
+    return found;
+  });
+  return size;
+}
+
+/**
+ * The whole content of a regular file, piece by piece, so that an abort is heard.
+ *
+ * @param check throws for a size that is not to be read
+ * @throws as `openFile`, `LUTRA_E_TRUNCATED` and `LUTRA_E_IO` where the file changes meanwhile
+ */
+export async function readWholeFile(
+  path: string,
+  check: (size: number) => void,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
   const file = await openFile(path);
   try {
-    if (file.size > limit)
-      throw lutraError('LUTRA_E_HEADER', {
-        message: 'the file is larger than it may be',
-        where: path,
-        found: `${file.size} bytes`,
-        expected: `at most ${limit}`,
-      });
+    check(file.size);
     const bytes = new Uint8Array(file.size);
-    await readFully(file, bytes, 0);
+    for (let at = 0; at < bytes.length; at += pieceBytes) {
+      signal?.throwIfAborted();
+      await readFully(file, bytes.subarray(at, at + pieceBytes), at);
+    }
     await requireUnchanged(file);
     return bytes;
   } finally {
     await closeFile(file.handle);
   }
+}
+
+const pieceBytes = 2 ** 22;
+
+/** The whole content of a small file. @throws `LUTRA_E_HEADER` where it is larger than `limit` bytes */
+export async function readSmallFile(path: string, limit: number): Promise<Uint8Array> {
+  return await readWholeFile(path, (size) => {
+    if (size > limit)
+      throw lutraError('LUTRA_E_HEADER', {
+        message: 'the file is larger than it may be',
+        where: path,
+        found: `${size} bytes`,
+        expected: `at most ${limit}`,
+      });
+  });
 }
 
 /**

@@ -1,8 +1,9 @@
-import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../calibration/index.js';
+import { corpusBytes, drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../calibration/index.js';
 import { lutraError } from '../errors.js';
 import type { LlamaConfig } from '../models/index.js';
 import type { Tokenizer } from '../tokenizer/index.js';
 import type { CalibrationJob } from './job.js';
+import type { Progress } from './progress.js';
 
 /** The literature's number and longest length of windows (GPTQ, arXiv 2210.17323, section 4). */
 const defaultSamples = 128;
@@ -35,13 +36,21 @@ export interface WindowSizes {
   readonly samples: number;
   readonly heldOut: number;
   readonly sequenceLength: number;
+  /** Bytes of the text that they are drawn from. */
+  readonly textBytes: number;
+}
+
+/** Numbers of windows and of the text's bytes, before it is read. @throws what `windowNumbers` and `corpusBytes` throw */
+export async function windowSizes(job: CalibrationJob, config: LlamaConfig): Promise<WindowSizes> {
+  const { samples, heldOut, sequenceLength } = windowNumbers(job, config);
+  return { samples, heldOut, sequenceLength, textBytes: await corpusBytes(job) };
 }
 
 /** @throws `LUTRA_E_OPTION` for numbers that make no sense */
-export function windowSizes(
+function windowNumbers(
   job: CalibrationJob,
   config: LlamaConfig,
-): WindowSizes & { seed: number; maxBadWindows: number } {
+): Omit<WindowSizes, 'textBytes'> & { seed: number; maxBadWindows: number } {
   const samples = wholeNumber(job.samples ?? defaultSamples, 'samples', 1, 2 ** 20);
   const longest = Math.min(longestDefault, config.context);
   const sequenceLength = wholeNumber(job.sequenceLength ?? longest, 'sequenceLength', 1, config.context);
@@ -54,17 +63,20 @@ export function windowSizes(
 /**
  * Reads the calibration text and draws its windows.
  *
- * @throws `LUTRA_E_CALIBRATION_TOO_SHORT`, and what `windowSizes` and the corpus throw.
+ * @throws `LUTRA_E_CALIBRATION_TOO_SHORT`, and what `windowNumbers` and the corpus throw.
  */
 export async function readCalibration(
   job: CalibrationJob,
   tokenizer: Tokenizer,
   config: LlamaConfig,
   signal: AbortSignal | undefined,
+  report: (event: Progress) => void,
 ): Promise<CalibrationInputs> {
-  const { samples, heldOut, sequenceLength, seed, maxBadWindows } = windowSizes(job, config);
+  const { samples, heldOut, sequenceLength, seed, maxBadWindows } = windowNumbers(job, config);
   const corpus = await readCorpus(job, signal);
-  const tokens = await tokenizeCorpus(corpus, tokenizer, signal);
+  const tokens = await tokenizeCorpus(corpus, tokenizer, signal, (characters, totalCharacters) =>
+    report({ phase: 'encode', characters, totalCharacters }),
+  );
   const options = { samples, sequenceLength, seed };
   const windows = drawWindows(tokens, options, corpus.where);
   const { sha256 } = corpus;

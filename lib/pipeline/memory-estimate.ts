@@ -17,6 +17,8 @@ import { logitRows } from './fisher.js';
 export interface MemoryParts {
   /** Node, the addon, and what JavaScript allocates. */
   process: number;
+  /** The calibration text: its bytes, the string that they spell, and its tokens, of which there are no more than bytes. */
+  text: number;
   /** Weights of the block, or of the one matrix, at hand: as they are stored, and in fp32 where they are done. */
   weights: number;
   /** Hessians of the inputs of layers that are still to be solved, each a packed triangle of f64. */
@@ -55,19 +57,23 @@ export function estimateMemory(
   { model, recipe, sizes }: { model: TensorSource; recipe: Recipe; sizes: WindowSizes | null },
   processBytes: number,
 ): MemoryEstimate {
-  const moments = [
+  const moments: Moment[] = [
+    ...(sizes ? [{ at: 'encoding the text', text: encodingBytes(sizes.textBytes) }] : []),
     ...inspection(model, recipe),
     ...(sizes ? inBlocks(model, recipe, sizes) : inMatrices(model, recipe)),
   ];
   const ids = sizes ? 4 * (sizes.samples + sizes.heldOut) * sizes.sequenceLength : 0;
-  const estimates = moments.map(({ at, weights = 0, hessians = 0, window = 0, solver = 0 }) => {
-    const parts = { weights, hessians, window, solver: Math.ceil(solver) };
+  const estimates = moments.map(({ at, text = 0, weights = 0, hessians = 0, window = 0, solver = 0 }) => {
+    const parts = { text, weights, hessians, window, solver: Math.ceil(solver) };
     const job = Object.values(parts).reduce((sum, bytes) => sum + bytes, 0);
     const process = Math.round(processBytes + processReserve + ids + (slack - 1) * job);
     return { peakBytes: process + job, at, parts: { process, ...parts } };
   });
   return estimates.reduce((most, one) => (one.peakBytes > most.peakBytes ? one : most));
 }
+
+/** A text's bytes and its string (two bytes a unit at most), 4 bytes a token, in pieces and joined, and what the tokenizer drops. */
+const encodingBytes = (textBytes: number): number => 16 * textBytes;
 
 /** Every tensor once, as it is stored and in fp32; transforms of the whole model make a third one. */
 function inspection(model: TensorSource, recipe: Recipe): Moment[] {

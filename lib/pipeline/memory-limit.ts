@@ -32,6 +32,7 @@ function hintFor(peakBytes: number, parts: MemoryEstimate['parts'], limitBytes: 
   if (parts.process >= limitBytes)
     return `The process itself, before any work, is above that: allow at least ${bytesText(peakBytes)}.`;
   const ways = [`allow ${bytesText(peakBytes)}`];
+  if (parts.text > 0) ways.push('give a shorter calibration text');
   if (parts.window > 0) ways.push('give shorter calibration windows');
   if (parts.hessians > 0) ways.push('choose a method without Hessians');
   return `To fit, ${ways.join(', or ')}.`;

@@ -17,6 +17,7 @@ import type { QuantizationJob } from './job.js';
 import { estimateMemory, type MemoryEstimate } from './memory-estimate.js';
 import { checkMemory } from './memory-limit.js';
 import { checkPlan, entriesOf } from './preflight.js';
+import type { Progress } from './progress.js';
 import { requireText } from './recorded-job.js';
 import { scratchBytes } from './scratch-bytes.js';
 import { blockTransforms, replacedTensors, tensorSource } from './tensor-source.js';
@@ -57,21 +58,30 @@ export interface PreparedJob {
  * calibration text and the tokenizer, that the output can be written, that the job keeps within its memory, and that what an
  * earlier run has left is of the same job.
  *
+ * @param report hears how far the text is encoded
  * @throws what the checkpoint, the recipe, the calibration text and the disk give cause for, see docs/errors.md
  */
-export async function prepareJob(job: QuantizationJob): Promise<PreparedJob> {
+export async function prepareJob(
+  job: QuantizationJob,
+  report: (event: Progress) => void = () => {},
+): Promise<PreparedJob> {
   const recipe = normalizeRecipe(job.recipe);
   requireCalibration(job, recipe);
   const source = await readCheckpoint(job.model);
   try {
-    return await prepared(job, recipe, source);
+    return await prepared(job, recipe, source, report);
   } catch (error) {
     await source.close();
     throw error;
   }
 }
 
-async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint): Promise<PreparedJob> {
+async function prepared(
+  job: QuantizationJob,
+  recipe: Recipe,
+  source: Checkpoint,
+  report: (event: Progress) => void,
+): Promise<PreparedJob> {
   const config = parseConfig(source.config, join(job.model, 'config.json'));
   const graph = buildGraph(config, (name) => source.has(name));
   const strangers = checkPlan(source, graph, recipe);
@@ -90,7 +100,7 @@ async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint
   const checkpoint = await planFor(recipe, new Map());
   const inputs = await inputFiles(source, checkpoint);
   const text = readsCalibration(job, recipe) ? job.calibration : undefined;
-  const sizes = text ? windowSizes(text, config) : null;
+  const sizes = text ? await windowSizes(text, config) : null;
   const scratch = sizes ? scratchBytes(config, sizes, recipe) : 0;
   const { resume = true, overwrite } = job;
   const outputOptions = { overwrite, leftover: resume ? 'resume' : 'remove', scratchBytes: scratch } as const;
@@ -99,7 +109,7 @@ async function prepared(job: QuantizationJob, recipe: Recipe, source: Checkpoint
   const memory = estimateMemory({ model, recipe, sizes }, process.memoryUsage.rss());
   checkMemory(memory, job.maxMemoryBytes);
   const read = text ? await fittingTokenizer(job.model, config) : null;
-  const calibration = text && read ? await readCalibration(text, read.tokenizer, config, job.signal) : null;
+  const calibration = text && read ? await readCalibration(text, read.tokenizer, config, job.signal, report) : null;
   if (calibration) requireText(job.expected, calibration.record.sha256, job.calibration?.file ?? 'calibration.texts');
   const { shardBytes } = checkpoint.safetensors;
   const known = { recipe, shardBytes, calibration: calibration?.record ?? null };

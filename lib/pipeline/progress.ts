@@ -2,6 +2,8 @@ import type { QuantizationPlan } from './plan.js';
 
 /** One step of a job. Counts begin at 1: `window` of `windows` is done when the event is sent. */
 export type Progress =
+  /** The calibration text is being encoded, before the plan: so many of its UTF-16 units became tokens. */
+  | { phase: 'encode'; characters: number; totalCharacters: number }
   /** Everything that headers tell was checked; this is what the job is going to do. */
   | { phase: 'plan'; plan: QuantizationPlan }
   /** A layer's weights were read, found finite, and fit their grid. */

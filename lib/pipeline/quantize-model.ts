@@ -50,9 +50,7 @@ export async function quantizeModel(job: QuantizationJob): Promise<QuantizationR
 
 async function runJob(job: QuantizationJob): Promise<QuantizationResult> {
   const started = performance.now();
-  await using prepared = await prepareJob(job);
   const { signal, threads = 0, strict = false, onProgress, onLayer } = job;
-  const { recipe, model, calibration, checkpoint: supposed } = prepared;
   const log = new RunLog();
   const watch = memoryWatch(job.maxMemoryBytes);
   const report = (event: Progress) => {
@@ -62,6 +60,8 @@ async function runJob(job: QuantizationJob): Promise<QuantizationResult> {
     onProgress?.(event);
     if (event.phase !== 'plan') watch(placeOf(event));
   };
+  await using prepared = await prepareJob(job, report);
+  const { recipe, model, calibration, checkpoint: supposed } = prepared;
   const context: JobContext = { recipe, strict, threads, signal, report, onLayer };
   const plan = planOf(job, prepared);
   const { notes } = plan;

@@ -1,8 +1,16 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
-import { drawHeldOut, drawWindows, readCorpus, tokenizeCorpus } from '../../../lib/calibration/index.js';
+import {
+  corpusBytes,
+  drawHeldOut,
+  drawWindows,
+  largestText,
+  readCorpus,
+  tokenizeCorpus,
+} from '../../../lib/calibration/index.js';
 import { Tokenizer } from '../../../lib/tokenizer/index.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'lutra-corpus-'));
@@ -36,6 +44,42 @@ function wordTokenizer(): Tokenizer {
 }
 
 const words = (count: number, offset = 0) => Array.from({ length: count }, (_, i) => `w${(i + offset) % 100}`);
+
+test('a text is no pipe, device or directory, and no larger than a string can be', async () => {
+  const pipe = join(folder, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  for (const file of [pipe, '/dev/zero', folder])
+    for (const read of [readCorpus, corpusBytes])
+      await expect(read({ file })).rejects.toMatchObject({ code: 'LUTRA_E_IO', where: file });
+  const file = join(folder, 'sparse');
+  writeFileSync(file, 'a');
+  truncateSync(file, largestText + 1);
+  for (const read of [readCorpus, corpusBytes])
+    await expect(read({ file })).rejects.toMatchObject({
+      code: 'LUTRA_E_OPTION',
+      where: file,
+      expected: expect.stringContaining(`${largestText}`),
+    });
+  truncateSync(file, largestText);
+  expect(await corpusBytes({ file })).toBe(largestText);
+});
+
+test('the bytes of a corpus are those of its text in UTF-8', async () => {
+  expect(await corpusBytes({ texts: ['aé', '語'] })).toBe(6);
+  await expect(corpusBytes({ texts: [1] as unknown as string[] })).rejects.toMatchObject({ code: 'LUTRA_E_OPTION' });
+  await expect(corpusBytes({ file: join(folder, 'none') })).rejects.toMatchObject({ code: 'LUTRA_E_NOT_FOUND' });
+});
+
+test('encoding tells how far it is, and ends with all of the text', async () => {
+  const corpus = await readCorpus({ texts: [words(20_000).join(' '), 'w1'] });
+  const told: number[] = [];
+  await tokenizeCorpus(corpus, wordTokenizer(), undefined, (done, total) => {
+    expect(total).toBe(corpus.documents.join('').length);
+    told.push(done);
+  });
+  expect(told).toEqual([...told].sort((a, b) => a - b));
+  expect(told.at(-1)).toBe(corpus.documents.join('').length);
+});
 
 test('a separator cuts a file into trimmed documents; without one it stays whole', async () => {
   const file = join(folder, 'text.txt');

@@ -41,7 +41,7 @@ async function refusal(job: Partial<QuantizationJob>, folder = outputs, left: 'w
 }
 
 test('an abort in every phase rejects with its reason, leaves no output and says no more', async () => {
-  const early: ProgressPhase[] = ['plan', 'preflight', 'hash', 'calibrate', 'embed'];
+  const early: ProgressPhase[] = ['encode', 'plan', 'preflight', 'hash', 'calibrate', 'embed'];
   const phases: ProgressPhase[] = [...early, 'collect', 'quantize', 'advance', 'journal', 'finish'];
   const memory = await memoryAtRest();
   for (const phase of phases)
@@ -103,7 +103,7 @@ test('every phase is reported, in order', async () => {
   await quantizeModel({ model, out: join(scratch, 'reported'), recipe, calibration, onProgress });
   const block: ProgressPhase[] = ['collect', 'quantize'];
   const blocks: ProgressPhase[] = [...block, 'advance', 'journal', ...block, 'journal'];
-  expect(seen).toEqual(['plan', 'calibrate', 'preflight', 'hash', 'embed', ...blocks, 'finish']);
+  expect(seen).toEqual(['encode', 'plan', 'calibrate', 'preflight', 'hash', 'embed', ...blocks, 'finish']);
   const files = [...filesOf(model).values()].reduce((sum, { length }) => sum + length, 0);
   expect(new Set(hashed.map(({ totalBytes }) => totalBytes))).toEqual(new Set([files]));
   expect(hashed.map(({ bytes }) => bytes)).toEqual(hashed.map(({ bytes }) => bytes).sort((a, b) => a - b));
@@ -133,7 +133,7 @@ test('a NaN or infinity in any tensor is named before calibration begins', async
     const seen = new Set<ProgressPhase>();
     const failure = await refusal({ model: damaged, onProgress: ({ phase }) => void seen.add(phase) });
     expect(failure).toMatchObject({ code: 'LUTRA_E_NON_FINITE', where: tensor, found });
-    expect([...seen]).toEqual(['plan', 'calibrate', 'preflight']);
+    expect([...seen]).toEqual(['encode', 'plan', 'calibrate', 'preflight']);
   }
 });
 

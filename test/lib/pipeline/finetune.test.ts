@@ -81,7 +81,7 @@ test('works on what a method with Hessians chose, the next block seeing the tune
   const result = await quantizeModel({ model, out: join(scratch, 'gptq'), recipe, calibration, onProgress });
   const block = ['target', 'collect', 'quantize', 'finetune'];
   const blocks = [...block, 'advance', 'journal', ...block, 'journal'];
-  expect(seen).toEqual(['plan', 'calibrate', 'preflight', 'hash', 'embed', ...blocks, 'finish']);
+  expect(seen).toEqual(['encode', 'plan', 'calibrate', 'preflight', 'hash', 'embed', ...blocks, 'finish']);
   for (const { lossBefore, lossAfter } of result.finetune) expect(lossAfter).toBeLessThan(lossBefore);
   const untuned = tuned({ learningRate: 1e-30 }, { method: 'gptq', bits: 2, groupSize: 32 });
   const { finetune } = await quantizeModel({ model, out: join(scratch, 'untuned'), recipe: untuned, calibration });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { mistakes, plantMistake } from '../../../bench/memory/planted-mistakes.js';
 import { addon } from '../../../lib/native/index.js';
-import { type MemoryParts, planQuantization, quantizeModel } from '../../../lib/pipeline/index.js';
+import { type MemoryParts, type Progress, planQuantization, quantizeModel } from '../../../lib/pipeline/index.js';
 import { checkMemory } from '../../../lib/pipeline/memory-limit.js';
 import { memoryAtRest } from '../../memory-at-rest.js';
 import { scratchDirectory, words, writeRandomModel } from './random-model.js';
@@ -27,7 +27,7 @@ describe('a planted mistake', () => {
     await expect(planQuantization(job)).rejects.toMatchObject({ code: mistake.code });
     const refused = quantizeModel({ ...job, onProgress: ({ phase }) => void seen.push(phase) });
     await expect(refused).rejects.toMatchObject({ code: mistake.code });
-    expect(seen).toEqual([]);
+    expect(seen.filter((phase) => phase !== 'encode')).toEqual([]);
     expect(readdirSync(folder(index), { recursive: true })).toEqual(before);
   });
 
@@ -44,9 +44,13 @@ test('a plan tells what the job then does, and leaves nothing', async () => {
   const plan = await planQuantization(job);
   expect(addon().nativeMemory()).toBe(memory);
   expect(readdirSync(scratch)).not.toContain('out');
-  const events: unknown[] = [];
+  const events: Progress[] = [];
   const result = await quantizeModel({ ...job, onProgress: (event) => void events.push(event) });
-  expect(events[0]).toMatchObject({ phase: 'plan', plan: { blocks: plan.blocks, output: plan.output } });
+  expect(events[0]).toMatchObject({ phase: 'encode' });
+  expect(events.find(({ phase }) => phase !== 'encode')).toMatchObject({
+    phase: 'plan',
+    plan: { blocks: plan.blocks, output: plan.output },
+  });
   expect(plan.output).toMatchObject({
     bytes: result.bytes,
     bitsPerWeight: result.bitsPerWeight,
@@ -64,6 +68,20 @@ test('a plan tells what the job then does, and leaves nothing', async () => {
     ['model.layers.0.mlp.down_proj.weight', 32],
     ['model.layers.1.mlp.down_proj.weight', 32],
   ]);
+});
+
+test('the text is part of the estimate, and what encoding it comes to hold is watched', async () => {
+  const texts = [words(200_000)];
+  const long = { ...job, out: join(scratch, 'long'), calibration: { ...calibration, texts } };
+  const bytes = Buffer.byteLength(texts[0]!);
+  const { memory } = await planQuantization(long);
+  expect(memory).toMatchObject({ at: 'encoding the text', parts: { text: expect.any(Number) } });
+  expect(memory.parts.text).toBeGreaterThan(8 * bytes);
+  const held = new Uint8Array(2 ** 28);
+  // The estimate counts what the process has when it is asked: what comes after is only seen by watching.
+  const onProgress = ({ phase }: Progress) => void (phase === 'encode' && held.fill(1));
+  const watched = { ...long, maxMemoryBytes: process.memoryUsage.rss() + 2 ** 27 + 16 * bytes, onProgress };
+  await expect(quantizeModel(watched)).rejects.toMatchObject({ code: 'LUTRA_E_MEMORY', where: 'encode' });
 });
 
 test('a measured plan says how long a job takes and what that rests on', async () => {
@@ -111,11 +129,13 @@ test('an output among what the kernel shows is refused at once', async ({ skip }
 });
 
 test('a refusal for memory names what can help', () => {
-  const parts = { process: 100, weights: 40, hessians: 30, window: 20, solver: 10 };
+  const parts = { process: 100, text: 0, weights: 40, hessians: 30, window: 20, solver: 10 };
   const refusal = (parts: MemoryParts, limit: number) => () =>
     checkMemory({ peakBytes: 200, at: 'here', parts }, limit);
   expect(refusal(parts, 150)).toThrow('To fit, allow 0.2 kB, or give shorter calibration windows, or choose a method');
   expect(refusal({ ...parts, hessians: 0, window: 0 }, 150)).toThrow(/To fit, allow 0\.2 kB\.$/);
+  const encoding = { ...parts, text: 100, weights: 0, hessians: 0, window: 0, solver: 0 };
+  expect(refusal(encoding, 150)).toThrow(/To fit, allow 0\.2 kB, or give a shorter calibration text\.$/);
   expect(refusal(parts, 90)).toThrow('The process itself, before any work, is above that: allow at least 0.2 kB.');
   expect(refusal(parts, 200)).not.toThrow();
 });

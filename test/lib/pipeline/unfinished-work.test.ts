@@ -65,7 +65,7 @@ describe('a run that was killed while its output took its name', () => {
     const before = stateOf(job.out);
     const seen = new Set<string>();
     await resumes({ ...job, onProgress: ({ phase }) => seen.add(phase) }, blocks);
-    expect([...seen]).toEqual(['plan', 'calibrate', 'hash']);
+    expect([...seen]).toEqual(['encode', 'plan', 'calibrate', 'hash']);
     expect(stateOf(job.out)).toEqual(before);
   });
 
@@ -189,7 +189,7 @@ describe('what a run says that ends early', () => {
       },
     });
     const third = ['collect 3 of 3', 'quantize 3 of 3', 'journal 3 of 3'];
-    expect(phases).toEqual(['plan', 'calibrate', 'hash', 'resume 2 of 3', ...third, 'finish']);
+    expect(phases).toEqual(['encode', 'plan', 'calibrate', 'hash', 'resume 2 of 3', ...third, 'finish']);
     expect(layers).toHaveLength(7);
     for (const name of layers) expect(name).toMatch(/^model\.layers\.2\./);
   });
