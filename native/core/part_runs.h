@@ -54,8 +54,8 @@ class PartRuns {
   }
 
  private:
-  // Parts [first, last), in one word: both ends change together.
-  struct Run {
+  // Parts [first, last), in one word: both ends change together. Aligned as a word, without which Clang calls a library.
+  struct alignas(8) Run {
     uint32_t first;
     uint32_t last;
     int64_t parts() const { return first < last ? last - first : 0; }
