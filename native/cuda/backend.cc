@@ -1,5 +1,5 @@
 // The table: contexts and what they hold. Every call checks what the runtime answers, and a context whose device failed
-// once answers LUTRA_CUDA_FAILED from then on.
+// once answers LUTRA_CUDA_FAILED from then on. What the runtime only refuses is LUTRA_CUDA_ARGUMENT and harms nothing.
 #include <cstdio>
 #include <cstring>
 #include <new>
@@ -13,11 +13,32 @@ int32_t refuse(LutraCudaContext& context, const char* why) {
   return LUTRA_CUDA_ARGUMENT;
 }
 
+// What the runtime refuses before anything runs, and forgets. Every other error is taken for one that sticks.
+static bool is_refusal(cudaError_t error) {
+  switch (error) {
+    case cudaErrorInvalidValue:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorNotReady:
+    case cudaErrorLaunchOutOfResources:
+    case cudaErrorNotPermitted:
+    case cudaErrorNotSupported:
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+      return true;
+    default:
+      return false;
+  }
+}
+
 int32_t outcome(LutraCudaContext& context, cudaError_t error, const char* call) {
   if (error == cudaSuccess) return LUTRA_CUDA_OK;
   std::snprintf(context.error, sizeof context.error, "%s: %s", call, cudaGetErrorString(error));
   cudaGetLastError();  // what does not stick is told once
   if (error == cudaErrorMemoryAllocation) return LUTRA_CUDA_NO_MEMORY;
+  if (is_refusal(error)) return LUTRA_CUDA_ARGUMENT;
   return context.failed = LUTRA_CUDA_FAILED;
 }
 
@@ -185,9 +206,17 @@ int32_t begin_capture(LutraCudaContext* c, LutraCudaStream* stream) {
   });
 }
 
+// Ends the capture of a failed context, too: the thread would stay in it, and could neither allocate nor free anywhere.
 int32_t end_capture(LutraCudaContext* c, LutraCudaStream* stream, LutraCudaGraph** result) {
+  *result = nullptr;
+  if (c && c->failed) {
+    cudaGraph_t graph = nullptr;
+    cudaStreamEndCapture(stream_of(*c, stream), &graph);
+    if (graph) cudaGraphDestroy(graph);
+    cudaGetLastError();
+    return c->failed;
+  }
   return on_device(c, [&](LutraCudaContext& context) {
-    *result = nullptr;
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
     int32_t made = outcome(context, cudaStreamEndCapture(stream_of(context, stream), &graph), "cudaStreamEndCapture");

@@ -12,7 +12,7 @@ struct LutraCudaContext {
   int device = 0;
   int slots = 0;         // blocks of a decode kernel that the device holds at once
   int shared_bytes = 0;  // that a block may have
-  int32_t failed = 0;    // the first LUTRA_CUDA_FAILED stays
+  int32_t failed = 0;    // LUTRA_CUDA_FAILED from the first error that sticks on
   char error[200] = "";
   cudaStream_t first_stream = nullptr;
   std::unordered_set<void*> memory;

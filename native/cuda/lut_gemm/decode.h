@@ -20,7 +20,7 @@ constexpr int kDecodeWarps = 8;
 constexpr int kDecodeThreads = kDecodeWarps * 32;
 constexpr int kMaxDecodeTokens = 16;
 constexpr int kMaxColumnTiles = 4;  // of 8 columns: tokens * parts <= 32
-constexpr int kFoldUnits = 4;       // sums of the matrix unit are scaled at each group's end and every 512 columns
+constexpr int kFoldUnits = 2;       // sums of the matrix unit are scaled at each group's end and every 256 columns
 constexpr int kRankBlock = 8;       // rows of A that a block takes together, one a warp
 
 // Types of stored numbers; the numbers of core/tensor_view.h.

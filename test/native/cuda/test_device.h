@@ -1,6 +1,8 @@
 // A context of the backend at LUTRA_CUDA_PATH, and memory that goes with it.
 #pragma once
 
+#include <dlfcn.h>
+
 #include <cstdlib>
 #include <vector>
 
@@ -22,6 +24,17 @@ inline bool no_device() {
   skip("no device");
   return true;
 }
+
+// The host's runtime plans an error of its next launch (cuda_runtime_api.h there). Null on a real device, which a
+// failure would spoil for the whole process.
+inline void (*fail_next_launch())(int) {
+  static void* const object = dlopen(std::getenv("LUTRA_CUDA_PATH"), RTLD_NOW | RTLD_NOLOAD);
+  const auto found = object ? reinterpret_cast<void (*)(int)>(dlsym(object, "lutra_host_runtime_fail")) : nullptr;
+  if (!found) skip("a real device");
+  return found;
+}
+constexpr int kLaunchFailure = 719;
+constexpr int kTooManyResources = 701;
 
 class Device {
  public:

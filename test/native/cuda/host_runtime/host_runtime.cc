@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "cuda/simt/host_simt.h"
@@ -38,7 +39,9 @@ std::map<const char*, size_t> allocations;
 std::map<const void*, size_t> shared_limits;  // of kernels for which more was asked
 size_t allocated = 0;
 uint64_t launches = 0;
-cudaError_t stuck = cudaSuccess;  // a device that failed stays so
+cudaError_t stuck = cudaSuccess;    // a device that failed stays so
+cudaError_t planned = cudaSuccess;  // of the next launch
+thread_local int capturing = 0;     // streams that this thread captures: memory is neither made nor freed meanwhile
 
 // Whether all of these bytes lie in one allocation: where host and device memory are mixed up, they do not.
 bool on_device(const void* memory, size_t bytes) {
@@ -81,6 +84,10 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "launch failure";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorLaunchOutOfResources:
+      return "too many resources requested for launch";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
     default:
       return error == cudaSuccess ? "no error" : "invalid argument";
   }
@@ -115,6 +122,8 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (stuck != cudaSuccess) return stuck;
+  if (capturing > 0) return cudaErrorStreamCaptureUnsupported;
   const std::lock_guard lock(mutex);
   const size_t rounded = (bytes + 255) / 256 * 256;
   if (rounded > kMemory - allocated) return cudaErrorMemoryAllocation;
@@ -127,6 +136,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
+  if (capturing > 0) return cudaErrorStreamCaptureUnsupported;
   const std::lock_guard lock(mutex);
   const auto found = allocations.find(static_cast<char*>(memory));
   if (found == allocations.end()) return cudaErrorInvalidValue;
@@ -165,7 +175,9 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stuck != cudaSuccess) return stuck;
   if (stream->captured) return cudaErrorInvalidValue;
+  ++capturing;
   return stream->captured = new std::vector<Work>, cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
@@ -173,7 +185,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = new CUgraph_st{std::move(*stream->captured)};
   delete stream->captured;
   stream->captured = nullptr;
-  return cudaSuccess;
+  --capturing;
+  return stuck;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   return *executable = new CUgraphExec_st{graph->work}, cudaSuccess;
@@ -192,6 +205,10 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 blocks, dim3 threads, void
   const auto& known = *static_cast<const lutra::test::HostKernel*>(kernel);
   {
     const std::lock_guard lock(mutex);
+    if (planned != cudaSuccess) {
+      if (planned == cudaErrorLaunchFailure) stuck = planned;
+      return std::exchange(planned, cudaSuccess);
+    }
     const auto limit = shared_limits.find(kernel);
     if (shared_bytes > (limit == shared_limits.end() ? kSharedAtFirst : limit->second)) return cudaErrorInvalidValue;
   }
@@ -203,4 +220,10 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 blocks, dim3 threads, void
   launch.resident = kResident;
   launch.shared_bytes = shared_bytes + known.shared_bytes;
   return enqueue(stream, [&known, launch, copy = std::move(copy)] { return run_kernel(known, launch, copy); });
+}
+
+extern "C" __attribute__((visibility("default"))) void lutra_host_runtime_fail(int error) {
+  const std::lock_guard lock(mutex);
+  planned = static_cast<cudaError_t>(error);
+  if (error == cudaSuccess) stuck = cudaSuccess;
 }
