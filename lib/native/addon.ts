@@ -150,6 +150,7 @@ export interface NativeProgram {
   run(position: number, threads: number): void;
   runAsync(position: number, threads: number, cancel: NativeCancel | null): Promise<void>;
   /** Of a program on a device: the tensor's bytes to their copy there, and back. */
+  reserve(tensor: NativeTensor): void;
   upload(tensor: NativeTensor): void;
   download(tensor: NativeTensor): void;
   /** Operators recorded. A method: V8 checks the receiver of methods, not of accessors. */

@@ -85,8 +85,9 @@ export interface AttentionOptions {
  * the position and the content of the operands. n is the number of rows (tokens) of the activations.
  *
  * On a device the program works on copies of its operands there, made of what they hold when one of its programs first
- * names them and shared by all that name them: `upload` and `download` are what moves bytes from then on. The operators
- * of a model step run there, the others throw `LUTRA_E_DEVICE`; the first run records a graph, and none is added later.
+ * names them and shared by all that name them: `upload` and `download` are what moves bytes from then on. A tensor has
+ * one copy: another device, or one that took the place of a failed one, gets none (`LUTRA_E_DEVICE`). The operators of a
+ * model step run there, the others throw `LUTRA_E_DEVICE`; the first run records a graph, and none is added later.
  */
 export class Program {
   readonly #native: NativeProgram;
@@ -284,12 +285,24 @@ export class Program {
     await cancellable(signal, (cancel) => this.#native.runAsync(position, threads, cancel));
   }
 
+  /**
+   * Gives a tensor that holds nothing yet its memory on the device, zeros, without moving its bytes there; leaves a copy
+   * that exists as it is.
+   */
+  reserve(tensor: Tensor): void {
+    guarded(() => this.#native.reserve(tensor.native), 'Program.reserve');
+  }
+
   /** Copies a tensor's bytes to the device, for a program on one. */
   upload(tensor: Tensor): void {
     guarded(() => this.#native.upload(tensor.native), 'Program.upload');
   }
 
-  /** Copies a tensor's bytes back from the device. */
+  /**
+   * Copies a tensor's bytes back from the device.
+   *
+   * @throws `LUTRA_E_DEVICE` where it has no copy there, or lost it with a device that failed
+   */
   download(tensor: Tensor): void {
     guarded(() => this.#native.download(tensor.native), 'Program.download');
   }

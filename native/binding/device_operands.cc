@@ -24,6 +24,9 @@ std::shared_ptr<DeviceContext> open_device(Napi::Env env, const Napi::Value& ind
   const std::string object = path.IsString() ? path.As<Napi::String>().Utf8Value() : std::string();
   DeviceReport report;
   auto context = DeviceContext::open(object.empty() ? nullptr : object.c_str(), device, &report);
+  if (!context && report.state == DeviceState::kNoMemory)
+    throw failure(env, error(Code::kDevice, "the device has no memory left, even for a context", LUTRA_CUDA_NO_MEMORY),
+                  "Program");
   if (!context) throw bad_argument(env, "LUTRA_E_DEVICE", "the device cannot be used", "Program");
   return context;
 }
@@ -63,6 +66,12 @@ PackedView device_view(Napi::Env env, PackedObject::Owned& packed, const std::sh
   return view;
 }
 
+void reserve(TensorObject& tensor, const std::shared_ptr<DeviceContext>& context) {
+  const std::shared_ptr<Storage> storage = tensor.share("Program.reserve");
+  std::shared_ptr<DeviceBuffer> buffer;
+  throw_unless_ok(tensor.Env(), storage->device.reserve(context, storage->buffer.bytes(), &buffer), "Program.reserve");
+}
+
 void upload(TensorObject& tensor, const std::shared_ptr<DeviceContext>& context) {
   const TensorView view = tensor.view("Program.upload");
   std::shared_ptr<DeviceBuffer> buffer;
@@ -73,9 +82,11 @@ void upload(TensorObject& tensor, const std::shared_ptr<DeviceContext>& context)
 
 void download(TensorObject& tensor, const std::shared_ptr<DeviceContext>& context) {
   const TensorView view = tensor.view("Program.download");
+  const std::shared_ptr<Storage> storage = tensor.share("Program.download");
   std::shared_ptr<DeviceBuffer> buffer;
-  uint8_t* const from = device_address(tensor.Env(), *tensor.share("Program.download"), view.data, context, &buffer);
-  throw_unless_ok(tensor.Env(), buffer->download(static_cast<size_t>(from - buffer->data()), view.data, view.bytes()),
+  throw_unless_ok(tensor.Env(), storage->device.find(context, &buffer), "Program.download");
+  const ptrdiff_t offset = static_cast<const uint8_t*>(view.data) - storage->buffer.as<uint8_t>();
+  throw_unless_ok(tensor.Env(), buffer->download(static_cast<size_t>(offset), view.data, view.bytes()),
                   "Program.download");
 }
 

@@ -18,7 +18,8 @@ TensorView device_view(TensorObject& tensor, const std::shared_ptr<DeviceContext
 PackedView device_view(Napi::Env env, PackedObject::Owned& packed, const std::shared_ptr<DeviceContext>& context,
                        std::vector<std::shared_ptr<void>>* keep);
 
-// The tensor's bytes to its copy, and back.
+// A copy of zeros where there is none; the tensor's bytes to its copy, and back.
+void reserve(TensorObject& tensor, const std::shared_ptr<DeviceContext>& context);
 void upload(TensorObject& tensor, const std::shared_ptr<DeviceContext>& context);
 void download(TensorObject& tensor, const std::shared_ptr<DeviceContext>& context);
 

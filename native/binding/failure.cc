@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "device/device.h"
+
 namespace lutra::binding {
 
 namespace {
@@ -29,7 +31,7 @@ const char* code_name(const Status& status) {
     case Code::kUnsupported:
       return "LUTRA_E_BITS";
     case Code::kDevice:
-      return "LUTRA_E_DEVICE";
+      return status.found == LUTRA_CUDA_NO_MEMORY ? "LUTRA_E_CUDA_MEMORY" : "LUTRA_E_DEVICE";
     case Code::kOk:
     case Code::kCancelled:
       break;
@@ -46,7 +48,8 @@ Napi::Error failure(Napi::Env env, const Status& status, const char* where) {
   Napi::Error error = Napi::Error::New(env, text);
   error.Set("code", Napi::String::New(env, code_name(status)));
   error.Set("where", Napi::String::New(env, where));
-  if (!system && (status.found != 0 || status.expected != 0)) {
+  const bool numbers = !system && status.code != Code::kDevice;
+  if (numbers && (status.found != 0 || status.expected != 0)) {
     error.Set("found", Napi::Number::New(env, static_cast<double>(status.found)));
     if (status.expected != 0) error.Set("expected", Napi::Number::New(env, static_cast<double>(status.expected)));
   }

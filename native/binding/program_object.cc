@@ -34,8 +34,8 @@ Napi::Function ProgramObject::define(Napi::Env env) {
       env, "Program",
       {InstanceMethod<&ProgramObject::add>("add"), InstanceMethod<&ProgramObject::run>("run"),
        InstanceMethod<&ProgramObject::run_async>("runAsync"), InstanceMethod<&ProgramObject::length>("length"),
-       InstanceMethod<&ProgramObject::upload>("upload"), InstanceMethod<&ProgramObject::download>("download"),
-       InstanceMethod<&ProgramObject::dispose>("dispose")});
+       InstanceMethod<&ProgramObject::reserve>("reserve"), InstanceMethod<&ProgramObject::upload>("upload"),
+       InstanceMethod<&ProgramObject::download>("download"), InstanceMethod<&ProgramObject::dispose>("dispose")});
 }
 
 // new Program(device or null, path of the backend or null): on the processor where there is no device.
@@ -118,6 +118,11 @@ Napi::Value ProgramObject::length(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(program_  ? program_->size()
                                                            : device_ ? device_->size()
                                                                      : 0));
+}
+
+void ProgramObject::reserve(const Napi::CallbackInfo& info) {
+  TensorObject& tensor = TensorObject::from(info[0], "Program.reserve");
+  binding::reserve(tensor, context("Program.reserve"));
 }
 
 void ProgramObject::upload(const Napi::CallbackInfo& info) {

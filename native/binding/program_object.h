@@ -33,6 +33,7 @@ class ProgramObject : public Napi::ObjectWrap<ProgramObject> {
   void run(const Napi::CallbackInfo& info);
   Napi::Value run_async(const Napi::CallbackInfo& info);
   Napi::Value length(const Napi::CallbackInfo& info);
+  void reserve(const Napi::CallbackInfo& info);
   void upload(const Napi::CallbackInfo& info);
   void download(const Napi::CallbackInfo& info);
   void dispose(const Napi::CallbackInfo& info);

@@ -18,6 +18,7 @@ extern "C" {
 
 #define LUTRA_CUDA_ABI_VERSION 2u
 #define LUTRA_CUDA_OPEN_NAME "lutra_cuda_open"
+#define LUTRA_CUDA_MAX_TOKENS 65536 /* of one product with packed weights */
 
 enum LutraCudaResult {
   LUTRA_CUDA_OK = 0,
@@ -89,7 +90,7 @@ typedef struct LutraCudaMatrix {
 } LutraCudaMatrix;
 
 /* y [tokens, rows] = W x, with its sub-branch: in one launch up to 16 tokens (32 parts), in two or three with the
- * matrix unit's tiles full of tokens beyond, up to 65536. More parts (of f32 x) mean more bits of x. */
+ * matrix unit's tiles full of tokens beyond, up to LUTRA_CUDA_MAX_TOKENS. More parts (of f32 x) mean more bits of x. */
 typedef struct LutraCudaLutGemm {
   uint32_t bytes;
   int32_t tokens;
@@ -145,6 +146,9 @@ typedef struct LutraCudaTableGemv {
   void* y;
 } LutraCudaTableGemv;
 
+/* Words of u32 that codes take in the order of fragments. */
+#define LUTRA_CUDA_FRAGMENT_WORDS(rows, cols, bits) (((rows) + 15) / 16 * (((cols) + 127) / 128) * 64 * (bits))
+
 /* Codes in the order of packing/layout.h to the order of fragments (2 to 4 bits). The two do not overlap. */
 typedef struct LutraCudaFragments {
   uint32_t bytes;
@@ -152,12 +156,13 @@ typedef struct LutraCudaFragments {
   int64_t rows;
   int64_t cols;
   const uint32_t* tiles;
-  uint32_t* fragments; /* ceil(rows / 16) * ceil(cols / 128) * 64 * bits words */
+  uint32_t* fragments; /* LUTRA_CUDA_FRAGMENT_WORDS of them */
 } LutraCudaFragments;
 
 /* What follows is the rest of a model step. Activations are f32, [tokens, width]. `position` is that of the step's
  * first token, in device memory, so that one recorded step serves every position: what it would have read or written
- * past `capacity` (or ids outside the table) it leaves alone, and answers with NaN where it answers. */
+ * past `capacity` it leaves alone. Whoever sets the position keeps position + tokens within the capacity: past it the
+ * results mean nothing. */
 
 /* y [tokens, width] = table[ids[token]]; a token outside the table gets NaN. */
 typedef struct LutraCudaEmbedding {

@@ -65,8 +65,6 @@ int32_t check_attention(LutraCudaContext& context, const LutraCudaAttention& op)
     return refuse(context, "tokens or capacity out of range");
   if (op.window < 0) return refuse(context, "the window is negative");
   if (int64_t{op.tokens} * op.heads > 0x7fffffff) return refuse(context, "too many rows");
-  if (attention_shared_bytes(op.head_dim, attention_block_rows(op)) > 48 * 1024)
-    return refuse(context, "heads this wide do not fit in shared memory");
   return LUTRA_CUDA_OK;
 }
 

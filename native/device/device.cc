@@ -24,7 +24,9 @@ void find_object(const char* wanted, char* path, size_t size) {
   std::snprintf(path, size, "%.*slutra_cuda.so", folder, info.dli_fname);
 }
 
-DeviceState state_of(int32_t result) {
+}  // namespace
+
+DeviceState device_state(int32_t result) {
   switch (result) {
     case LUTRA_CUDA_OK:
       return DeviceState::kReady;
@@ -42,8 +44,6 @@ DeviceState state_of(int32_t result) {
       return DeviceState::kFailed;
   }
 }
-
-}  // namespace
 
 const LutraCudaTable* device_table(const char* path, int32_t device, DeviceReport* report) {
   *report = {};
@@ -65,7 +65,7 @@ const LutraCudaTable* device_table(const char* path, int32_t device, DeviceRepor
   }
   report->facts.bytes = sizeof report->facts;
   table->probe(device, &report->facts);
-  report->state = state_of(report->facts.state);
+  report->state = device_state(report->facts.state);
   std::snprintf(report->detail, sizeof report->detail, "%s", report->facts.detail);
   return report->state == DeviceState::kReady ? table : nullptr;
 }

@@ -22,6 +22,9 @@ enum class DeviceState : uint8_t {
   kFailed,
 };
 
+// What a LutraCudaResult says of a device that was asked for.
+DeviceState device_state(int32_t result);
+
 struct DeviceReport {
   DeviceState state = DeviceState::kNotBuilt;
   LutraCudaFacts facts = {};  // zero before the object was opened

@@ -1,8 +1,24 @@
 #include "device/device_memory.h"
 
 #include <map>
+#include <set>
+#include <string>
 
 namespace lutra {
+
+namespace {
+
+// What is wrong with the device's own words for it. A Status holds no memory, so texts stay: one for each call of CUDA
+// and error, as both are names.
+const char* explained(const char* what, const char* words) {
+  static std::mutex mutex;
+  static auto* const texts = new std::set<std::string>;  // which no destructor takes from threads that still run
+  const std::string text = words && words[0] ? std::string(what) + ": " + words : what;
+  const std::lock_guard lock(mutex);
+  return texts->insert(text).first->c_str();
+}
+
+}  // namespace
 
 std::shared_ptr<DeviceContext> DeviceContext::open(const char* path, int32_t device, DeviceReport* report) {
   static std::mutex mutex;
@@ -12,10 +28,11 @@ std::shared_ptr<DeviceContext> DeviceContext::open(const char* path, int32_t dev
   const std::lock_guard lock(mutex);
   std::weak_ptr<DeviceContext>& known = contexts[{table, device}];
   std::shared_ptr<DeviceContext> found = known.lock();
-  if (found && !found->failed_) return found;
+  if (found && !found->failed()) return found;
   LutraCudaContext* context = nullptr;
-  if (table->create_context(device, &context) != LUTRA_CUDA_OK) {
-    report->state = DeviceState::kFailed;
+  const int32_t created = table->create_context(device, &context);
+  if (created != LUTRA_CUDA_OK) {
+    report->state = device_state(created);
     return nullptr;
   }
   found = std::make_shared<DeviceContext>(table, context);
@@ -28,12 +45,12 @@ Status DeviceContext::status(int32_t result) {
     case LUTRA_CUDA_OK:
       return ok_status();
     case LUTRA_CUDA_NO_MEMORY:
-      return error(Code::kOutOfMemory, "the device has no memory left");
+      return error(Code::kDevice, "the device has no memory left", result);
     case LUTRA_CUDA_ARGUMENT:
-      return error(Code::kDevice, "the device's kernels do not take these operands");
+      return error(Code::kDevice, explained("the device does not take this", table_->last_error(context_)));
     default:
       failed_ = true;
-      return error(Code::kDevice, "the device failed", result);
+      return error(Code::kDevice, explained("the device failed", table_->last_error(context_)));
   }
 }
 
@@ -75,12 +92,31 @@ Status DeviceBuffer::clear() {
 
 Status DeviceCopy::make(const std::shared_ptr<DeviceContext>& context, const void* host, size_t bytes,
                         std::shared_ptr<DeviceBuffer>* copy) {
-  if (!buffer_ || buffer_->context() != context) {
+  if (!buffer_) {
     auto made = std::make_shared<DeviceBuffer>();
     LUTRA_TRY(made->allocate(context, bytes));
     LUTRA_TRY(made->upload(0, host, bytes));
     buffer_ = std::move(made);
   }
+  return find(context, copy);
+}
+
+Status DeviceCopy::reserve(const std::shared_ptr<DeviceContext>& context, size_t bytes,
+                           std::shared_ptr<DeviceBuffer>* copy) {
+  if (!buffer_) {
+    auto made = std::make_shared<DeviceBuffer>();
+    LUTRA_TRY(made->allocate(context, bytes));
+    LUTRA_TRY(made->clear());
+    buffer_ = std::move(made);
+  }
+  return find(context, copy);
+}
+
+Status DeviceCopy::find(const std::shared_ptr<DeviceContext>& context, std::shared_ptr<DeviceBuffer>* copy) const {
+  if (!buffer_) return error(Code::kDevice, "no program on the device named this tensor: it has no copy there");
+  if (buffer_->context() != context)
+    return error(Code::kDevice, buffer_->context()->failed() ? "this tensor's copy was lost when its device failed"
+                                                             : "this tensor's copy is on another device");
   *copy = buffer_;
   return ok_status();
 }
@@ -89,7 +125,7 @@ Status make_fragments(const std::shared_ptr<DeviceContext>& context, const Packe
                       std::shared_ptr<DeviceBuffer>* fragments) {
   if (layout.bits < 2 || layout.bits > 4) return error(Code::kUnsupported, "no kernel has this width", layout.bits);
   const size_t bytes = static_cast<size_t>(layout.codes_words()) * sizeof(uint32_t);
-  const int64_t words = layout.padded_rows() * ceil_div(layout.cols, 128) * 4 * layout.bits;
+  const int64_t words = LUTRA_CUDA_FRAGMENT_WORDS(layout.rows, layout.cols, layout.bits);
   DeviceBuffer tiles;
   auto made = std::make_shared<DeviceBuffer>();
   LUTRA_TRY(tiles.allocate(context, bytes));

@@ -1,10 +1,11 @@
 // A device's context and the memory in it, as objects that give themselves back.
 //
-// A context is the process's only one on its device while anybody holds it. One that failed is of no use any more: who
-// asks next gets a new one (which helps where the driver keeps failures apart; CUDA's contexts of one process and
-// device share what an illegal address spoils).
+// A context is the process's only one on its device while anybody holds it. One that failed is of no use any more, nor
+// is what lay in its memory. Who asks next gets a new one, which fails as well where the error sticks: after an illegal
+// address CUDA answers every call of the process with it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 
@@ -23,12 +24,14 @@ class DeviceContext {
   DeviceContext(const DeviceContext&) = delete;
   DeviceContext& operator=(const DeviceContext&) = delete;
 
-  // Calls `work(table, context)`, which answers with a LutraCudaResult; one call at a time, from any thread.
+  // Calls `work(table, context)`, which answers with a LutraCudaResult; one call at a time, from any thread. kDevice,
+  // where that is none, says in `found` whether it was LUTRA_CUDA_NO_MEMORY, and in `what` the device's own words.
   template <typename Work>
   Status call(Work&& work) {
     const std::lock_guard lock(mutex_);
     return status(work(*table_, context_));
   }
+  bool failed() const { return failed_; }
 
  private:
   Status status(int32_t result);
@@ -36,7 +39,7 @@ class DeviceContext {
   const LutraCudaTable* const table_;
   LutraCudaContext* const context_;
   std::mutex mutex_;
-  bool failed_ = false;
+  std::atomic<bool> failed_ = false;
 };
 
 class DeviceBuffer {
@@ -61,12 +64,17 @@ class DeviceBuffer {
   size_t bytes_ = 0;
 };
 
-// What memory of the host has become on a device: its bytes, made when they are first wanted there.
+// What memory of the host has become on a device: its bytes, made when they are first wanted there. There is one copy,
+// which programs change: another context gets none, as the host's bytes may be older, and kDevice says so.
 class DeviceCopy {
  public:
-  // `host`: all of the memory.
+  // The copy, made where there is none yet. `host`: all of the memory.
   Status make(const std::shared_ptr<DeviceContext>& context, const void* host, size_t bytes,
               std::shared_ptr<DeviceBuffer>* copy);
+  // The copy; zeros without a look at the host's bytes where there is none yet.
+  Status reserve(const std::shared_ptr<DeviceContext>& context, size_t bytes, std::shared_ptr<DeviceBuffer>* copy);
+  // kDevice where there is none.
+  Status find(const std::shared_ptr<DeviceContext>& context, std::shared_ptr<DeviceBuffer>* copy) const;
 
  private:
   std::shared_ptr<DeviceBuffer> buffer_;

@@ -7,7 +7,6 @@ namespace lutra {
 namespace {
 
 constexpr int64_t kMostTokens = int64_t{1} << 24;
-constexpr int64_t kMostTokensTogether = int64_t{1} << 16;  // of one product
 
 // f32 [n, d] with elements, as activations are.
 Status require_rows(const TensorView& t, const char* what) {
@@ -62,7 +61,7 @@ Status DeviceProgram::lut_gemm(std::span<const TensorView> t, std::span<const Pa
   LUTRA_TRY(require_rows(x, "lut_gemm: x must be f32 [n, k]"));
   const int parts = mode == Mode::kExact ? 3 : mode == Mode::kAccurate ? 2 : 1;
   // Up to 32 columns a token's bits are its own; the kernels for more cut the weights' columns by the number of tokens.
-  const int64_t together = batch_invariant ? (mode == Mode::kExact ? 10 : 16) : kMostTokensTogether;
+  const int64_t together = batch_invariant ? (mode == Mode::kExact ? 10 : 16) : LUTRA_CUDA_MAX_TOKENS;
   for (size_t i = 0; i < packed.size(); ++i) {
     const PackedLayout& layout = packed[i].layout;
     const TensorView& y = t[i + 1];

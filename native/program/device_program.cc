@@ -60,6 +60,7 @@ Status DeviceProgram::add(int op, std::span<const TensorView> tensors, std::span
   Program counted;
   LUTRA_TRY(counted.add(op, tensors, packed, parameters, {}));
   if (graph_) return error(Code::kOption, "the program was recorded: it takes no more operators");
+  const size_t before = launches_.size();
   const std::string_view name = op_table()[static_cast<size_t>(op)].name;
   const std::span<const TensorView> t = tensors;
   Status status = error(Code::kDevice, "this operator does not run on a device");
@@ -76,7 +77,13 @@ Status DeviceProgram::add(int op, std::span<const TensorView> tensors, std::span
   if (name == "swiglu") status = swiglu(t);
   if (name == "add") status = add_to(t);
   if (name == "argMax") status = arg_max(t);
-  LUTRA_TRY(status);
+  // Launches that only join the one before need no memory, and are of one shape with it.
+  uint64_t bytes = 0;
+  for (size_t i = before; i < launches_.size() && status.ok(); ++i) status = workspace_bytes(launches_[i], &bytes);
+  if (!status.ok()) {
+    if (launches_.size() > before) launches_.erase(launches_.begin() + static_cast<ptrdiff_t>(before), launches_.end());
+    return status;
+  }
   std::move(keep.begin(), keep.end(), std::back_inserter(keep_));
   ++steps_;
   return ok_status();
@@ -84,6 +91,7 @@ Status DeviceProgram::add(int op, std::span<const TensorView> tensors, std::span
 
 Status DeviceProgram::run(const StepScalars& scalars, const CancelToken* cancel) {
   if (launches_.empty()) return ok_status();
+  const std::lock_guard lock(running_);
   if (cancel && cancel->cancelled()) return error(Code::kCancelled, "cancelled");
   if (scalars.position < 0 || scalars.position > last_position_)
     return error(Code::kOption, "the position leaves no room for the step's rows", scalars.position, last_position_);
@@ -97,14 +105,24 @@ Status DeviceProgram::run(const StepScalars& scalars, const CancelToken* cancel)
   });
 }
 
+Status DeviceProgram::workspace_bytes(const Arguments& arguments, uint64_t* bytes) {
+  *bytes = 0;
+  return std::visit(
+      [&]<typename Op>(const Op& op) -> Status {
+        if constexpr (!meets<Op>()) return ok_status();
+        return context_->call(
+            [&](auto& table, auto* context) { return table.workspace(context, op_of<Op>(), &op, bytes); });
+      },
+      arguments);
+}
+
 Status DeviceProgram::make_workspaces() {
   std::vector<SharedWorkspace> known;
   for (Arguments& arguments : launches_) {
     const auto make = [&]<typename Op>(Op& op) -> Status {
       if constexpr (meets<Op>()) {
         uint64_t bytes = 0;
-        LUTRA_TRY(context_->call(
-            [&](auto& table, auto* context) { return table.workspace(context, op_of<Op>(), &op, &bytes); }));
+        LUTRA_TRY(workspace_bytes(arguments, &bytes));
         const auto same = [&](const SharedWorkspace& w) {
           return w.op == op_of<Op>() && w.bytes == bytes && w.shape == shape_of(op);
         };

@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <variant>
 #include <vector>
@@ -27,11 +28,13 @@ class DeviceProgram {
   DeviceProgram& operator=(const DeviceProgram&) = delete;
 
   // As Program::add; data of the views lies on the device, codes in the order of fragments. Shapes are checked here:
-  // kDevice for an operator that no device has.
+  // kDevice for an operator that no device has, and for operands that its kernel does not take. Not while run() is
+  // under way.
   Status add(int op, std::span<const TensorView> tensors, std::span<const PackedView> packed,
              std::span<const double> parameters, std::vector<std::shared_ptr<void>> keep);
 
-  // Returns when the device is done. The first run makes the workspaces and records.
+  // Returns when the device is done. The first run makes the workspaces and records. One run at a time: a second one
+  // waits.
   Status run(const StepScalars& scalars, const CancelToken* cancel);
 
   size_t size() const { return steps_; }
@@ -42,10 +45,10 @@ class DeviceProgram {
   using Arguments = std::variant<LutraCudaLutGemm, LutraCudaMatrixVector, LutraCudaAdd, LutraCudaEmbedding,
                                  LutraCudaRmsNorm, LutraCudaRope, LutraCudaAttention, LutraCudaSwiglu, LutraCudaArgMax>;
 
-  Status ready();
+  // Bytes in which the blocks of a launch meet; refuses what its kernel does not take.
+  Status workspace_bytes(const Arguments& arguments, uint64_t* bytes);
   Status make_workspaces();
   Status record();
-  Status launch(const Arguments& arguments);
 
   Status lut_gemm(std::span<const TensorView> t, std::span<const PackedView> packed, Mode mode, bool batch_invariant);
   Status linear(std::span<const TensorView> t);
@@ -69,6 +72,7 @@ class DeviceProgram {
   std::vector<std::shared_ptr<void>> keep_;
   std::vector<std::unique_ptr<DeviceBuffer>> workspaces_;
   DeviceBuffer position_;
+  std::mutex running_;
   LutraCudaGraph* graph_ = nullptr;
   size_t steps_ = 0;
   int64_t last_position_ = INT32_MAX;  // for which all operands have their rows

@@ -54,5 +54,6 @@ inline int64_t attention_partials(const LutraCudaAttention& op) {
 constexpr int attention_shared_bytes(int head_dim, int rows) {
   return (rows * (attention_pitch(head_dim) + kTileKeys + 3) + kAttentionThreads * 8) * 4;
 }
+static_assert(attention_shared_bytes(kMaxHeadDim, 8) <= 48 * 1024);  // what a block may have without asking
 
 }  // namespace lutra::cuda

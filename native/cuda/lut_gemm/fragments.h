@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "core/status.h"
+#include "cuda/abi.h"
 #include "cuda/simt/simt.h"
 #include "packing/layout.h"
 
@@ -53,6 +54,9 @@ constexpr FragmentPlace fragment_place(int bits, int q, int j) {
   if (within == 15) return {first + j, 15};
   return {first + within / 5, within % 5 * 3 + j};
 }
+
+static_assert(LUTRA_CUDA_FRAGMENT_WORDS(kTileRows + 1, kUnitCols + 1, 3) == 4 * unit_words(3));
+static_assert(LUTRA_CUDA_FRAGMENT_WORDS(kTileRows, kUnitCols, 2) == unit_words(2));
 
 inline int64_t fragment_units(const PackedLayout& layout) { return ceil_div(layout.cols, kUnitCols); }
 inline int64_t fragment_tiles(const PackedLayout& layout) { return ceil_div(layout.rows, kTileRows); }

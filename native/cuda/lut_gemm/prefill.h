@@ -26,7 +26,7 @@ constexpr int kPrefillWarps = kPrefillThreads / 32;
 constexpr int kPrefillRows = 128;  // of a block: 4 warps of two tiles, by two warps of columns
 constexpr int kWarpRowTiles = 2;
 constexpr int kPrefillRowGroup = 8;  // row ranges whose blocks run side by side, so that they share x in L2
-constexpr int kMaxPrefillTokens = 1 << 16;
+constexpr int kMaxPrefillTokens = LUTRA_CUDA_MAX_TOKENS;
 constexpr int kRankParts = 3;
 constexpr int kBranchTiles = 8;  // column tiles that a block of A x takes
 

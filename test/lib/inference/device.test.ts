@@ -167,6 +167,22 @@ describe('a model on a device', () => {
     expect([...y.read()]).toEqual([111, 122, 133, 144]);
   });
 
+  it('has nothing to download of a tensor that no program named', () => {
+    using x = Tensor.zeros('f32', [2, 2]);
+    using reserved = Tensor.copyOf(Float32Array.of(1, 2, 3, 4), [2, 2]);
+    using program = new Program('cuda:0');
+    expect(() => program.download(x)).toThrow(expect.objectContaining({ code: 'LUTRA_E_DEVICE' }));
+    program.reserve(reserved);
+    program.download(reserved);
+    expect([...reserved.read()]).toEqual([0, 0, 0, 0]);
+    reserved.fill(5);
+    program.upload(reserved);
+    program.reserve(reserved);
+    program.add(reserved, reserved).run();
+    program.download(reserved);
+    expect([...reserved.read()]).toEqual([10, 10, 10, 10]);
+  });
+
   it('refuses what a device does not do, and goes on', () => {
     using x = Tensor.copyOf(Float32Array.of(1, 2), [1, 2]);
     using y = Tensor.zeros('f32', [1, 2]);

@@ -1,6 +1,8 @@
 // Programs on a device: what is launched together answers as what is launched alone, and everything is given back.
 #include "program/device_program.h"
 
+#include <thread>
+
 #include "../operands.h"
 #include "program/op_table.h"
 #include "test_device.h"
@@ -128,4 +130,84 @@ LUTRA_TEST(cuda_step, programs_give_everything_back) {
   table()->probe(0, &after);
   CHECK(after.free_bytes + (uint64_t{64} << 20) >= before.free_bytes);
   if (std::strcmp(before.built_for, "host") == 0) CHECK(after.free_bytes == before.free_bytes);
+}
+
+LUTRA_TEST(cuda_step, a_device_that_failed_says_so_and_its_copies_are_lost) {
+  if (no_device()) return;
+  const auto fail_next = fail_next_launch();
+  if (!fail_next) return;
+  float host[2] = {1.0f, 2.0f};
+  std::shared_ptr<DeviceBuffer> buffer;
+  DeviceCopy copy, none;
+  std::shared_ptr<DeviceContext> lost;
+  {
+    const auto context = open_context();
+    lost = context;
+    CHECK(none.find(context, &buffer).code == Code::kDevice);
+    CHECK(copy.make(context, host, sizeof host, &buffer).ok());
+    CHECK(copy.find(context, &buffer).ok());
+    Mirrored x(context, 1, 8, 1), y(context, 1, 8, 2);
+    BothPrograms programs(context);
+    programs.add("add", {&x, &y});
+    fail_next(kLaunchFailure);
+    const Status status = programs.there.run({0}, nullptr);
+    CHECK(status.code == Code::kDevice);
+    CHECK(std::string(status.what).find("launch failure") != std::string::npos);
+    CHECK(context->failed());
+  }
+  fail_next(0);
+  const auto next = open_context();
+  CHECK(next != lost && !next->failed());
+  CHECK(copy.make(next, host, sizeof host, &buffer).code == Code::kDevice);
+  CHECK(copy.reserve(next, sizeof host, &buffer).code == Code::kDevice);
+  CHECK(copy.find(next, &buffer).code == Code::kDevice);
+  CHECK(none.reserve(next, sizeof host, &buffer).ok());
+  CHECK(buffer->download(0, host, sizeof host).ok());
+  CHECK(host[0] == 0.0f && host[1] == 0.0f);
+  DeviceBuffer large;
+  const Status full = large.allocate(next, size_t{1} << 50);
+  CHECK(full.code == Code::kDevice && full.found == LUTRA_CUDA_NO_MEMORY);
+}
+
+LUTRA_TEST(cuda_step, first_runs_wait_for_one_another) {
+  if (no_device()) return;
+  const auto context = open_context();
+  for (int round = 0; round < 8; ++round) {
+    Mirrored x(context, 3, 64, 1), y(context, 3, 64, 2), q(context, 1, 8, 3), keys(context, 40, 8, 4),
+        values(context, 40, 8, 5), attended(context, 1, 8, 6);
+    BothPrograms programs(context);
+    programs.add("attention", {&q, &keys, &values, &attended}, {1, 1, 8, 0});
+    programs.add("add", {&x, &y});
+    constexpr int kThreads = 4;
+    std::vector<std::thread> threads;
+    std::vector<Status> statuses(kThreads);
+    for (Status& status : statuses) threads.emplace_back([&] { status = programs.there.run({39}, nullptr); });
+    for (std::thread& thread : threads) thread.join();
+    for (const Status& status : statuses)
+      if (!status.ok()) fail(__FILE__, __LINE__, status.what);
+    const std::vector<float> sums = y.downloaded();
+    bool right = true;
+    for (size_t i = 0; i < sums.size(); ++i) {
+      float sum = y.numbers[i];
+      for (int thread = 0; thread < kThreads; ++thread) sum += x.numbers[i];
+      right = right && sums[i] == sum;
+    }
+    CHECK(right);
+  }
+}
+
+LUTRA_TEST(cuda_step, what_a_kernel_does_not_take_is_refused_when_it_is_added) {
+  if (no_device()) return;
+  const auto context = open_context();
+  Mirrored q(context, 1, 2048, 1), keys(context, 4, 2048, 2), values(context, 4, 2048, 3), y(context, 1, 2048, 4);
+  DeviceProgram program(context);
+  const TensorView tensors[] = {q.there, keys.there, values.there, y.there};
+  const double one_head[] = {1, 1, 2048, 0};
+  const Status status = program.add(op_named("attention"), tensors, {}, one_head, {});
+  CHECK(status.code == Code::kDevice);
+  CHECK(std::string(status.what).find("head_dim") != std::string::npos);
+  CHECK(program.size() == 0 && program.launches() == 0);
+  const double two_heads[] = {2, 2, 1024, 0};
+  CHECK(program.add(op_named("attention"), tensors, {}, two_heads, {}).ok());
+  CHECK(program.run({0}, nullptr).ok());
 }
