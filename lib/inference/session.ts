@@ -174,24 +174,30 @@ export class Session {
     const { graph, weights } = this.#model;
     const { config } = graph;
     const program = new Program(this.#model.device);
-    const ids = this.#ids.rows(0, n);
-    const hidden = this.#hidden.rows(0, n);
-    const scratch = new BlockScratch(config, n, this.#scratch);
-    const products = this.#products;
-    recordEmbedding(program, denseWeight(weights, graph.embedding), ids, hidden);
-    graph.blocks.forEach((block, index) => {
-      const step = { hidden, scratch, cache: this.#caches[index]!, cosSin: this.#cosSin, products };
-      recordBlock(program, config, block, weights, step);
-    });
     const first = this.#options.logits === 'all' ? 0 : n - 1;
+    const ids = this.#ids.rows(0, n);
     const logits = this.#logits.rows(0, n - first);
-    const head = { norm: denseWeight(weights, graph.finalNorm), lmHead: weights.get(graph.lmHead)! };
-    const rows = { hidden: hidden.rows(first, n), normed: scratch.normed.rows(first, n), logits, products };
-    recordHead(program, config, head, rows);
-    if (this.#options.logits === 'top') program.argMax(logits, this.#top, this.#largest);
     // The program keeps the memory of what it was given.
-    scratch.dispose();
-    for (const view of [hidden, rows.hidden, rows.normed]) view.dispose();
+    using hidden = this.#hidden.rows(0, n);
+    using scratch = new BlockScratch(config, n, this.#scratch);
+    using lastHidden = hidden.rows(first, n);
+    using lastNormed = scratch.normed.rows(first, n);
+    const products = this.#products;
+    try {
+      if (this.#model.device !== 'cpu')
+        for (const { keys, values } of this.#caches) for (const cache of [keys, values]) program.reserve(cache);
+      recordEmbedding(program, denseWeight(weights, graph.embedding), ids, hidden);
+      graph.blocks.forEach((block, index) => {
+        const step = { hidden, scratch, cache: this.#caches[index]!, cosSin: this.#cosSin, products };
+        recordBlock(program, config, block, weights, step);
+      });
+      const head = { norm: denseWeight(weights, graph.finalNorm), lmHead: weights.get(graph.lmHead)! };
+      recordHead(program, config, head, { hidden: lastHidden, normed: lastNormed, logits, products });
+      if (this.#options.logits === 'top') program.argMax(logits, this.#top, this.#largest);
+    } catch (error) {
+      disposeStep({ program, ids, logits });
+      throw error;
+    }
     return { program, ids, logits };
   }
 }

@@ -93,6 +93,10 @@ export class BlockScratch implements BlockActivations {
   dispose(): void {
     for (const tensor of [this.normed, this.q, this.k, this.v, this.attended, this.gate, this.up]) tensor.dispose();
   }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
 }
 
 /** A cache for one block. */

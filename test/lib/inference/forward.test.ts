@@ -1,8 +1,11 @@
 import { rm } from 'node:fs/promises';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { Random } from '../../../lib/calibration/index.js';
 import { loadModel, type Model } from '../../../lib/inference/index.js';
+import { nativeMemory } from '../../../lib/native/index.js';
+import { Program } from '../../../lib/ops/index.js';
 import { quantizeModel } from '../../../lib/pipeline/index.js';
+import { memoryAtRest } from '../../memory-at-rest.js';
 import { LlamaOracle } from '../../oracle/llama-oracle.js';
 import { readOracleModel } from '../../oracle/read-weights.js';
 import { describeWithShared, sharedModel, sharedModels } from '../../shared-material.js';
@@ -202,3 +205,19 @@ async function withQuantized(dir: string, body: (quantized: string) => Promise<v
     await rm(out, { recursive: true });
   }
 }
+
+it('leaves no memory behind where a step cannot be recorded', async () => {
+  await withTinyModel({}, async (dir) => {
+    using model = await loadModel(dir);
+    const refused = vi.spyOn(Program.prototype, 'swiglu').mockImplementation(() => {
+      throw new Error('refused');
+    });
+    try {
+      const before = await memoryAtRest();
+      await expect(model.logits([1, 2, 3])).rejects.toThrow('refused');
+      expect(nativeMemory()).toBe(before);
+    } finally {
+      refused.mockRestore();
+    }
+  });
+});
