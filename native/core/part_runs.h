@@ -54,7 +54,7 @@ class PartRuns {
   }
 
  private:
-  // Parts [first, last), in one word: both ends change together. Aligned as a word, without which Clang calls a library.
+  // Parts [first, last), in one word: both ends change together. Aligned as such, or Clang calls a library for them.
   struct alignas(8) Run {
     uint32_t first;
     uint32_t last;
