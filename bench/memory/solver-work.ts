@@ -3,6 +3,8 @@
  * weight and packed f64 triangles of the Hessian's size, from a tall and a wide matrix, each in a process of its own:
  *
  *     npx tsx bench/memory/solver-work.ts <method> …
+ *
+ * A method with options is written as JSON: '{ "method": "boa", "rounding": { "method": "aespa" } }'.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -42,7 +44,8 @@ async function extraBytes(method: string, m: number, k: number): Promise<number>
   }
   const before = process.memoryUsage.rss();
   const options = { statistics: { hessian, tokens } };
-  (await quantize(w, { method, bits: 3, groupSize: 128 }, options)).dispose();
+  const choice = method.startsWith('{') ? JSON.parse(method) : { method };
+  (await quantize(w, { ...choice, bits: 3, groupSize: 128 }, options)).dispose();
   return peakBytes() - before;
 }
 

@@ -3,12 +3,23 @@ import {
   findSolver,
   gridOf,
   isSequential,
+  layoutOf,
   needsOf,
+  optionsOf,
+  pairOf,
   type Recipe,
+  storageOf,
   type TensorSource,
   unmeasuredWork,
 } from '../quantization/index.js';
-import { dtypeBytes, elements, triangleElements } from '../tensor/index.js';
+import {
+  codesBytes,
+  dtypeBytes,
+  elements,
+  offsetsElements,
+  scalesElements,
+  triangleElements,
+} from '../tensor/index.js';
 import { headHessianBytes } from './attention-statistics.js';
 import type { WindowSizes } from './calibration-inputs.js';
 import { logitRows } from './fisher.js';
@@ -41,9 +52,6 @@ export interface MemoryEstimate {
 const processReserve = 96 * 2 ** 20;
 /** What small allocations, levels, scales and the rounding up of all parts take, as a share. */
 const slack = 1.05;
-
-/** Of a weight at 4 bits, with scales and offsets. */
-const packedBytes = 0.75;
 
 type Moment = { at: string } & Partial<Omit<MemoryParts, 'process'>>;
 
@@ -207,9 +215,7 @@ function solving(block: BlockGraph, { model, recipe, window }: Work, held: Block
         window: heads ? window : 0,
         solver: solverBytes(model, recipe, node),
       });
-      weights += isSequential(recipe)
-        ? 4 * weightsOf(node) - tensorBytes(model, node.name)
-        : packedBytes * weightsOf(node);
+      weights += isSequential(recipe) ? 4 * weightsOf(node) - tensorBytes(model, node.name) : packedBytes(recipe, node);
       if (recipe.finetune.length) weights += 2 * weightsOf(node);
     }
     if (needs.includes('hessian') && !isSequential(recipe)) waiting -= triangleBytes(width);
@@ -221,9 +227,19 @@ function solving(block: BlockGraph, { model, recipe, window }: Work, held: Block
 const inputsOf = ({ linears }: BlockGraph): Map<string, number> =>
   new Map(linears.map(({ input, inFeatures }) => [input, inFeatures]));
 
+/** A packed matrix at most: values in fp32, which few matrices need, and 4 bits where widths are still to be chosen. */
+function packedBytes(recipe: Recipe, { name, outFeatures, inFeatures }: LinearNode): number {
+  const given = gridOf(recipe, name);
+  const grid = recipe.allocation ? { ...given, bits: 4 } : given;
+  const layout = layoutOf(grid, storageOf(recipe), outFeatures, inFeatures);
+  const values =
+    scalesElements(layout) + offsetsElements(layout) + (pairOf(recipe)?.rank ?? 0) * (outFeatures + inFeatures);
+  return codesBytes(layout) + 4 * values;
+}
+
 /** What a solver takes for one matrix, beside the stored one and the Hessian. */
 function solverBytes(model: TensorSource, recipe: Recipe, node: LinearNode): number {
-  const { perWeight, hessians } = findSolver(recipe.solver.method).work ?? unmeasuredWork;
+  const { perWeight, hessians } = findSolver(recipe.solver.method).work?.(optionsOf(recipe.solver)) ?? unmeasuredWork;
   const { groupSize, bits } = gridOf(recipe, node.name);
   const converted = model.dtype(node.name) === 'f32' ? 0 : 4;
   const levels = (4 * 2 ** bits * 3) / (groupSize === -1 ? node.inFeatures : groupSize);

@@ -131,7 +131,7 @@ export interface Solver<Options = unknown, Prepared = unknown> {
   /** How its results are stored: the checkpoint is laid out before the first matrix is solved. */
   readonly storage: Storage;
   /** Absent: `unmeasuredWork`. */
-  readonly work?: SolverWork;
+  work?(options: Options): SolverWork;
   /** Whether it can solve for a symmetric grid. */
   readonly symmetric: boolean;
   needs(options: Options): readonly Need[];

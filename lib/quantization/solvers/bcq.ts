@@ -53,7 +53,7 @@ export const bcq: Solver<BcqOptions, Prepared | null> = {
   name: 'bcq',
   scope: 'matrix',
   storage: 'planes',
-  work: { perWeight: 11, hessians: 1 },
+  work: () => ({ perWeight: 11, hessians: 1 }),
   symmetric: true,
   needs: ({ weighting, errorFeedback }) => (weighting !== 'none' || errorFeedback ? ['hessian'] : []),
   options,

@@ -57,7 +57,8 @@ export const boa: Solver<BoaOptions, HessianFactor> = {
   name: 'boa',
   scope: 'matrix',
   storage: 'zeroCode',
-  work: { perWeight: 12, hessians: 1.1 },
+  // A factor and the panels of its making; learned rounding has the whole square in fp32, as large as the factor, beside it.
+  work: ({ rounding }) => (rounding === 'none' ? { perWeight: 12, hessians: 1.3 } : { perWeight: 16, hessians: 2.3 }),
   symmetric: true,
   needs: ({ headHessians, valueRowHessian }) => [
     'hessian',

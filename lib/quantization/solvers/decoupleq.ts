@@ -50,7 +50,8 @@ export const decoupleq: Solver<DecoupleqOptions, HessianFactor> = {
   name: 'decoupleq',
   scope: 'matrix',
   storage: 'realOffset',
-  work: { perWeight: 22, hessians: 1.1 },
+  // One factor, and the panels of its making: less of it the larger it is.
+  work: () => ({ perWeight: 22, hessians: 1.3 }),
   symmetric: true,
   needs: () => ['hessian'],
   sequential: ({ trueSequential }) => trueSequential,

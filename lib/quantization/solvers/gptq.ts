@@ -39,7 +39,8 @@ export const gptq: Solver<GptqOptions, HessianFactor> = {
   name: 'gptq',
   scope: 'matrix',
   storage: 'zeroCode',
-  work: { perWeight: 11, hessians: 1.05 },
+  // One factor, and the panels of its making: less of it the larger it is.
+  work: () => ({ perWeight: 11, hessians: 1.3 }),
   symmetric: true,
   needs: () => ['hessian'],
   sequential: ({ trueSequential }) => trueSequential,

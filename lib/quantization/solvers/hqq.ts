@@ -23,7 +23,7 @@ export const hqq: Solver<HqqOptions, null> = {
   name: 'hqq',
   scope: 'matrix',
   storage: 'realOffset',
-  work: { perWeight: 11, hessians: 1 },
+  work: () => ({ perWeight: 11.5, hessians: 1 }),
   symmetric: false,
   needs: () => [],
   options,

@@ -23,7 +23,7 @@ export const rtn: Solver<RtnOptions, HessianInspection | null> = {
   name: 'rtn',
   scope: 'matrix',
   storage: 'zeroCode',
-  work: { perWeight: 11, hessians: 1 },
+  work: () => ({ perWeight: 11, hessians: 1 }),
   symmetric: true,
   needs: ({ clipSearch }) => (clipSearch === 'hessian' ? ['hessian'] : []),
   options,
