@@ -45,7 +45,7 @@ import { countWarnings } from './warnings.js';
  */
 export async function quantizeModel(job: QuantizationJob): Promise<QuantizationResult> {
   await checkJob(job);
-  return await answerAbort(runJob(job), job.signal);
+  return await answerAbort((signal) => runJob({ ...job, signal }), job.signal);
 }
 
 async function runJob(job: QuantizationJob): Promise<QuantizationResult> {
