@@ -49,13 +49,16 @@ const shapes = given.shapes.split(',').map((text) => {
 type Row = TimeRow | AbortRow;
 const keyOf = ({ measure, method, shape, bits, groupSize, threads }: Place & Pick<Row, 'measure'>) =>
   [measure, method, shape, bits, groupSize, threads].join(' ');
-const lines = existsSync(out) ? readFileSync(out, 'utf8').trim().split('\n') : [];
-const rows = new Map(lines.slice(1).map((line): [string, Row] => [keyOf(JSON.parse(line)), JSON.parse(line)]));
+const machine = machineCard();
+const [first, ...lines] = existsSync(out) ? readFileSync(out, 'utf8').trim().split('\n') : [];
+if (first && JSON.stringify(JSON.parse(first).machine) !== JSON.stringify(machine))
+  throw new Error(`${out} holds rows of another machine or day: remove it, or write to another file`);
+const rows = new Map(lines.map((line): [string, Row] => [keyOf(JSON.parse(line)), JSON.parse(line)]));
 
 function keep(row: Row): void {
   rows.set(keyOf(row), row);
   mkdirSync(dirname(out), { recursive: true });
-  writeFileSync(out, linesOf(machineCard(), [...rows.values()]));
+  writeFileSync(out, linesOf(machine, [...rows.values()]));
 }
 
 for (const shape of shapes)
