@@ -38,8 +38,8 @@ test(`a model loaded and disposed of ${rounds} times leaves no memory behind`, {
       );
     // A sanitizer keeps freed blocks back for a while.
     if (process.env.LUTRA_SANITIZED) return;
-    // The engine keeps up to 70 bytes a round of its own: a leak of 100 besides is seen.
-    expect(end.heap - warm.heap).toBeLessThan(140 * rounds);
+    // The engine keeps up to 70 bytes a round of its own: a leak of 150 besides is seen.
+    expect(end.heap - warm.heap).toBeLessThan(200 * rounds);
     // This tells only what is much larger than 100 bytes a round, or very many rounds.
     expect(Math.min(middle.rss - warm.rss, end.rss - middle.rss)).toBeLessThan(2 ** 21 + 100 * half);
   });
