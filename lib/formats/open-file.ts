@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs';
-import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
+import { type FileHandle, lstat, open, readlink, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, sep } from 'node:path';
-import { lutraError } from '../errors.js';
+import { type LutraError, lutraError } from '../errors.js';
 import { quoted } from './strict-json.js';
 import { onFile } from './system-error.js';
 
@@ -157,7 +157,16 @@ export async function containedFile(directory: string, name: string, where: stri
       expected: 'a plain file name',
     });
   const path = join(directory, name);
-  const target = await onFile(path, () => realpath(path));
+  const target = await onFile(path, () => realpath(path)).catch(async (error: unknown) => {
+    const found = await lstat(path).catch(() => null);
+    if (!found?.isSymbolicLink() || (error as LutraError).code !== 'LUTRA_E_NOT_FOUND') throw error;
+    throw lutraError('LUTRA_E_NOT_FOUND', {
+      message: 'the link leads nowhere',
+      where: path,
+      found: quoted(await readlink(path)),
+      cause: error,
+    });
+  });
   const root = await onFile(directory, () => realpath(directory));
   const roots = basename(dirname(root)) === 'snapshots' ? [root, join(dirname(dirname(root)), 'blobs')] : [root];
   if (!roots.some((allowed) => target.startsWith(allowed + sep)))

@@ -19,6 +19,7 @@ export function fromSystem(error: unknown, where: string): unknown {
     message: sentences[kind] ?? words[code] ?? 'the file system refused',
     where,
     found: code,
+    hint: kind === 'LUTRA_E_DISK_FULL' ? 'Make room on it.' : undefined,
     cause: error,
   });
 }

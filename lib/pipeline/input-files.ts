@@ -21,7 +21,7 @@ export async function inputFiles(source: Checkpoint, plan: CheckpointPlan): Prom
   for (const name of ['config.json', ...plan.files, ...[...weights].sort()]) {
     const path = await containedFile(source.directory, name, source.directory);
     const found = await onFile(path, () => stat(path));
-    if (!found.isFile()) throw lutraError('LUTRA_E_IO', { message: 'a file of the model is none', where: path });
+    if (!found.isFile()) throw lutraError('LUTRA_E_IO', { message: 'not a regular file', where: path });
     files.push({ name, path, bytes: found.size });
   }
   return files;

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { LutraError } from '../errors.js';
+import { LutraError, LutraNumericError } from '../errors.js';
 import {
   type CheckpointPlan,
   CheckpointWriter,
@@ -100,7 +100,11 @@ export class JobRun {
     const untouched = !(error instanceof LutraError) || error === this.job.signal?.reason || refusals.has(error.code);
     if (untouched) return error;
     const { resumeHint = defaultHint } = this.job;
-    return error.withHint(`${journal.blocks.length} of ${this.blocks} blocks are kept: ${resumeHint}`);
+    const kept = `${journal.blocks.length} of ${this.blocks} blocks are kept`;
+    if (error.code === 'LUTRA_E_STRICT') return error.withHint(`${kept}: the same job without it goes on with them.`);
+    // Numbers come out the same the next time.
+    if (error instanceof LutraNumericError) return error.withHint(`${kept}, but the same job ends here again.`);
+    return error.withHint(`${kept}: ${resumeHint}`);
   }
 }
 

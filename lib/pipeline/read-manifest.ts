@@ -9,6 +9,22 @@ const plainName = z.string().regex(/^(?!\.{1,2}$)[^/\\\0]+$/);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const count = z.int().min(0);
 
+const number = z.number().nullable();
+
+/** What is shown of a layer. */
+const layer = z.looseObject({
+  name: z.string(),
+  bits: count,
+  groupSize: z.int(),
+  relativeError: number,
+  rtnError: number,
+  heldOutError: number,
+  damping: number,
+  deadColumns: count,
+  tokens: count.nullable(),
+  warnings: z.array(z.object({ kind: z.string(), message: z.string() })),
+});
+
 /** What is needed to verify a checkpoint or to repeat its job; the recipe is checked by whoever runs it. */
 const schema = z.looseObject({
   lutra: z.object({ version: z.string(), formatVersion: count, isa: z.string() }),
@@ -30,9 +46,7 @@ const schema = z.looseObject({
     tensors: z.record(z.string(), z.string().regex(/^[0-9a-f]{8}$/)),
     files: z.record(plainName, sha256),
   }),
-  layers: z.array(
-    z.looseObject({ name: z.string(), warnings: z.array(z.object({ kind: z.string(), message: z.string() })) }),
-  ),
+  layers: z.array(layer),
   badWindows: z.array(z.object({ block: count, window: count })),
 });
 

@@ -85,9 +85,10 @@ async function compareFiles(
       const found = await hashFile(join(directory, name), { signal });
       if (found !== expected) differences.push({ what, name, state: 'changed', expected, found });
     } catch (error) {
-      const { code, message } = requireTyped(error);
+      const typed = requireTyped(error);
+      const { code } = typed;
       const state = code === 'LUTRA_E_NOT_FOUND' ? 'missing' : 'unreadable';
-      differences.push({ what, name, state, expected, found: state === 'missing' ? null : message });
+      differences.push({ what, name, state, expected, found: state === 'missing' ? null : finding(typed) });
     }
   }
   return differences;
@@ -116,8 +117,8 @@ async function compareTensors(
         else if (found !== expected) differences.push({ what: 'tensor', name, state: 'changed', expected, found });
       }
     } catch (error) {
-      const { message } = requireTyped(error);
-      unreadable.push({ what: 'file', name: file, state: 'unreadable', expected: null, found: message });
+      const found = finding(requireTyped(error));
+      unreadable.push({ what: 'file', name: file, state: 'unreadable', expected: null, found });
     }
   }
   const missing = Object.entries(checksums)
@@ -140,6 +141,10 @@ const extra = (what: 'file' | 'tensor', name: string): Difference => ({
   expected: null,
   found: null,
 });
+
+/** What an error says is wrong; what to do is said once, for the whole checkpoint. */
+const finding = ({ message, hint }: LutraError): string =>
+  hint && message.endsWith(`. ${hint}`) ? message.slice(0, -hint.length - 2) : message;
 
 /** Aborts and faults of lutra are no difference. */
 function requireTyped(error: unknown): LutraError {

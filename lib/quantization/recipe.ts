@@ -138,6 +138,8 @@ function expand(input: Record<string, unknown>): Record<string, unknown> {
   if ('grid' in input) throw option('recipe.grid', 'the short form has bits and groupSize at the top', 'grid');
   const full: Record<string, unknown> = { solver: {}, grid: {} };
   for (const [key, value] of Object.entries(input)) {
+    const meant = gridKeys.find((known) => known !== key && known.toLowerCase() === key.toLowerCase());
+    if (meant) throw unknownKey(`recipe.${key}`, [meant]);
     if (fullKeys.includes(key)) full[key] = value;
     else (full[gridKeys.includes(key) ? 'grid' : 'solver'] as Record<string, unknown>)[key] = value;
   }

@@ -94,12 +94,16 @@ function layersSection(layers: readonly LayerResult[]): string {
     const series = seriesOf(layers, of);
     const [value, ...others] = new Set(series.flatMap(({ points }) => points.map((point) => point.value)));
     if (value === undefined) return [];
-    if (!others.length) return [`<p>${escaped(`${title}: ${numberText(value)} throughout.`)}</p>`];
+    const without = layers.length - series.reduce((sum, { points }) => sum + points.length, 0);
+    const rest = without ? `, but for ${without} of ${layers.length} layers, which have none` : '';
+    if (!others.length) return [`<p>${escaped(`${title}: ${numberText(value)} throughout${rest}.`)}</p>`];
+    const zero = value === 0 || others.includes(0);
     return [
       `<h2>${escaped(title)}</h2>`,
       `<figure class="wide">${blocksPlot(series, 880, axis, title)}</figure>`,
       `<figure class="narrow">${blocksPlot(series, 400, axis, title)}</figure>`,
       legend(series),
+      ...(zero ? ['<p class="note">Zeros lie on the lower edge: a logarithmic axis has no place for them.</p>'] : []),
     ];
   });
   const note =

@@ -96,7 +96,9 @@ async function deadMark(directory: string): Promise<string> {
     throw lutraError('LUTRA_E_EXISTS', {
       message: 'this is where the output would grow, and no leftover of a job: it will not be removed',
       where: directory,
-      hint: 'Remove it yourself, or choose another output directory.',
+      hint: existsSync(join(directory, 'journal.json'))
+        ? `It holds the journal of a job. If none is at work there, ${mark === undefined ? `make an empty file ${released} in it` : `remove all of its files that begin with .lutra-job- but one, and rename that to ${released}`}: the same job then goes on with what is there.`
+        : 'Remove it yourself, or choose another output directory.',
     });
   requireEnded(ownerOf(mark) ?? null, directory, mark);
   return mark;

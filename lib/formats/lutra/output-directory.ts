@@ -263,11 +263,15 @@ const workOf = (path: string): string => `${path}.partial`;
 const journalOf = (work: string): string => join(work, 'journal.json');
 const checkpointOf = (work: string): string => join(work, 'checkpoint');
 
-/** @throws `LUTRA_E_IO` where that cannot be told */
+/**
+ * A journal without a checkpoint, and without an output, is damaged work and no leftover that may be removed in silence.
+ *
+ * @throws `LUTRA_E_IO` where that cannot be told
+ */
 async function leftoverOf(path: string, work: string): Promise<Leftover['leftover']> {
   if (!(await exists(journalOf(work)))) return 'none';
   if (await exists(checkpointOf(work))) return 'unfinished';
-  return (await exists(path)) ? 'published' : 'none';
+  return (await exists(path)) ? 'published' : 'unfinished';
 }
 
 /** What lies in a directory; of something else that has its name, that. */

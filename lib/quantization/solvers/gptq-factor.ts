@@ -1,4 +1,4 @@
-import { LutraError } from '../../errors.js';
+import { LutraError, lutraError } from '../../errors.js';
 import { Tensor, triangleElements } from '../../tensor/index.js';
 import type { Call, Statistics, Warning } from '../method.js';
 import { disposeOnFailure, prepareHessian, reverseCholesky } from '../passes.js';
@@ -63,11 +63,26 @@ export async function climb(
 ): Promise<{ damping: number | null; damped: readonly number[] }> {
   const damped: number[] = [];
   for (let damping = share; damping <= ladderLimit; damping = nextDamping(damping)) {
+    requireDampable(damping * mean, call);
     await prepareHessian(hessian, order, damping * mean, factor, call);
     if (await factors(factor, call)) return { damping, damped };
     damped.push(damping);
   }
   return { damping: null, damped };
+}
+
+/** What may be added to a diagonal: beyond, inputs are so near to overflow that nothing is learnt from their squares. */
+const largestDamping = 2 ** 53;
+
+function requireDampable(added: number, { where }: Call): void {
+  if (added <= largestDamping) return;
+  throw lutraError('LUTRA_E_NON_FINITE', {
+    message: 'the Hessian is too large to be damped: the inputs of this layer are near overflow',
+    where,
+    found: added,
+    expected: `at most ${largestDamping} on the diagonal`,
+    hint: 'Look at the weights of the layers before it, or take a method without Hessians.',
+  });
 }
 
 const nextDamping = (damping: number): number =>

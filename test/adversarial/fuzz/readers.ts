@@ -122,7 +122,12 @@ const manifest = {
   shardBytes: 5e9,
   inputs: { 'config.json': sha256 },
   outputs: { tensors: { 'a.codes': '0123abcd' }, files: { 'model.safetensors': sha256 } },
-  layers: [{ name: 'a', warnings: [{ kind: 'fewTokens', message: 'few' }] }],
+  layers: [
+    {
+      ...{ name: 'a', bits: 3, groupSize: 64, relativeError: 0.1, rtnError: 0.2, heldOutError: null, damping: 0.01 },
+      ...{ deadColumns: 0, tokens: 64, warnings: [{ kind: 'fewTokens', message: 'few' }] },
+    },
+  ],
   badWindows: [{ block: 1, window: 2 }],
 };
 

@@ -90,10 +90,25 @@ describe('a run that was killed while its output took its name', () => {
     expect(existsSync(work)).toBe(false);
   });
 
-  test('starts afresh where the output is gone', async () => {
-    const { job } = await published();
-    rmSync(job.out, { recursive: true });
-    await resumes(job, 0);
+  test('is not begun afresh in silence where the output is gone, nor where the growing one is', async () => {
+    for (const gone of [async () => published(), async () => unfinished()]) {
+      const { job, work } = await gone();
+      for (const path of [job.out, join(work, 'checkpoint')]) rmSync(path, { recursive: true, force: true });
+      const damaged = { code: 'LUTRA_E_RESUME_DAMAGED', where: expect.stringContaining('checkpoint') };
+      await expect(quantizeModel(job)).rejects.toMatchObject(damaged);
+      expect(existsSync(join(work, 'journal.json'))).toBe(true);
+      await resumes({ ...job, resume: false }, 0);
+    }
+  });
+
+  test('whose mark is lost says how it is given back', async () => {
+    const { job, work } = unfinished();
+    const [mark] = readdirSync(work).filter((name) => name.startsWith('.lutra-job-'));
+    rmSync(join(work, mark!));
+    const hint = expect.stringContaining('make an empty file .lutra-job-released');
+    await expect(quantizeModel(job)).rejects.toMatchObject({ code: 'LUTRA_E_EXISTS', hint });
+    writeFileSync(join(work, '.lutra-job-released'), '');
+    await resumes(job, blocks - 1);
   });
 
   test('between the old output and the new one, completes the new one or brings the old one back', async () => {
@@ -123,18 +138,12 @@ describe('what a run says that ends early', () => {
     const job = jobIn(join(scratch, 'hints'), { model: silent });
     const error = { code: 'LUTRA_E_STRICT', where: 'model.layers.1.self_attn.q_proj.weight', found: 'deadColumns' };
     const own = 'Without `strict` the job goes on and records it.';
-    const kept = '1 of 3 blocks are kept:';
-    for (const [resumeHint, said] of [
-      [undefined, 'call quantizeModel again with the same job to go on.'],
-      ['press the button', 'press the button'],
-    ]) {
-      const hint = `${own} ${kept} ${said}`;
-      const message = expect.stringMatching(new RegExp(`^${error.where}: .*, found deadColumns\\. ${hint}$`));
-      await expect(quantizeModel({ ...job, strict: true, resumeHint })).rejects.toMatchObject({
-        ...{ ...error, hint, message },
-        stack: expect.stringContaining(hint),
-      });
-    }
+    const hint = `${own} 1 of 3 blocks are kept: the same job without it goes on with them.`;
+    const message = expect.stringMatching(new RegExp(`^${error.where}: .*, found deadColumns\\. ${hint}$`));
+    await expect(quantizeModel({ ...job, strict: true, resumeHint: 'press the button' })).rejects.toMatchObject({
+      ...{ ...error, hint, message },
+      stack: expect.stringContaining(hint),
+    });
     expect(await quantizeModel(job)).toMatchObject({ resumedBlocks: 1 });
   });
 

@@ -115,6 +115,8 @@ describe('files', () => {
     expect(differences[0]?.found).toMatch(
       new RegExp(`ends too early.* \\d+ of ${tensors} tensors .* quantize .* again`),
     );
+    // What to do is said once.
+    expect(differences[0]?.found).not.toMatch(/again\.? .*again.*again|\.\./);
     rmSync(shard);
     const name = file.slice(whole.length + 1);
     expect((await verifyCheckpoint(directory)).differences).toMatchObject([{ what: 'file', name, state: 'missing' }]);
@@ -156,6 +158,24 @@ describe('what cannot be verified says so', () => {
     const damage = (copy: string) =>
       writeFileSync(join(copy, 'manifest.json'), JSON.stringify(edit(manifestIn(whole))));
     expect(await codeOf(() => found(damage))).toBe('LUTRA_E_MANIFEST');
+  });
+
+  test('a layer whose numbers are none', async () => {
+    const directory = join(scratch, 'edited');
+    cpSync(whole, directory, { recursive: true });
+    const path = join(directory, 'manifest.json');
+    const text = readFileSync(path, 'utf8');
+    for (const [field, value] of [
+      ['relativeError', '<script>'],
+      ['damping', 'x'],
+      ['deadColumns', -1],
+    ] as const) {
+      const manifest = JSON.parse(text);
+      manifest.layers[0][field] = value;
+      writeFileSync(path, JSON.stringify(manifest));
+      const found = expect.stringContaining(`layers.0.${field}`);
+      await expect(verifyCheckpoint(directory)).rejects.toMatchObject({ code: 'LUTRA_E_MANIFEST', found });
+    }
   });
 
   test('a manifest that is no JSON', async () => {

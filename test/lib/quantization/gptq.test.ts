@@ -125,6 +125,13 @@ test('damping is raised until the Hessian factors, every step on record', async 
   expect(report.relativeError).toBeLessThanOrEqual(report.rtnError);
 });
 
+test('a Hessian of inputs near overflow is refused by its layer, with what is too large', async () => {
+  const h = diagonal(() => 1e22);
+  await expect(quantized(normal(m, k, 50), k, recipe(), h)).rejects.toMatchObject({
+    ...{ code: 'LUTRA_E_NON_FINITE', found: expect.any(Number), hint: expect.stringContaining('Look at the weights') },
+  });
+});
+
 test('a singular Hessian without damping is damped, on record', async () => {
   const h = new Float64Array(k * k).fill(1);
   const { report } = await quantized(normal(m, k, 51), k, recipe({ damping: 0 }), h);

@@ -98,6 +98,7 @@ test('a refused value is told with what is expected in its place', () => {
     [{ method: 'gptq', damping: Number.NaN }, 'NaN', 'a number', 'another type'],
     [{ method: 'gptq', actOrder: 'yes' }, '"yes"', 'true or false', 'another type'],
     [{ method: 'gptq', clipSearch: 'x' }, '"x"', undefined, 'false, true or "hessian" is needed'],
+    [{ method: 'gptq', groupsize: 128 }, undefined, 'groupSize', 'unknown key'],
     [{ method: 'gptq', actorder: true }, undefined, 'actOrder, staticGroups, damping', 'unknown key'],
     [{ method: 'hqq', norm: 0 }, '0', 'more than 0', 'the number is out of range'],
     [{ method: 'bcq', start: 'middle' }, '"middle"', '"greedy" or "grid" or "best"', 'none of those that there are'],
