@@ -1,8 +1,6 @@
 // Programs on a device: what is launched together answers as what is launched alone, and everything is given back.
 #include "program/device_program.h"
 
-#include <thread>
-
 #include "../operands.h"
 #include "program/op_table.h"
 #include "test_device.h"
@@ -167,33 +165,6 @@ LUTRA_TEST(cuda_step, a_device_that_failed_says_so_and_its_copies_are_lost) {
   DeviceBuffer large;
   const Status full = large.allocate(next, size_t{1} << 50);
   CHECK(full.code == Code::kDevice && full.found == LUTRA_CUDA_NO_MEMORY);
-}
-
-LUTRA_TEST(cuda_step, first_runs_wait_for_one_another) {
-  if (no_device()) return;
-  const auto context = open_context();
-  for (int round = 0; round < 8; ++round) {
-    Mirrored x(context, 3, 64, 1), y(context, 3, 64, 2), q(context, 1, 8, 3), keys(context, 40, 8, 4),
-        values(context, 40, 8, 5), attended(context, 1, 8, 6);
-    BothPrograms programs(context);
-    programs.add("attention", {&q, &keys, &values, &attended}, {1, 1, 8, 0});
-    programs.add("add", {&x, &y});
-    constexpr int kThreads = 4;
-    std::vector<std::thread> threads;
-    std::vector<Status> statuses(kThreads);
-    for (Status& status : statuses) threads.emplace_back([&] { status = programs.there.run({39}, nullptr); });
-    for (std::thread& thread : threads) thread.join();
-    for (const Status& status : statuses)
-      if (!status.ok()) fail(__FILE__, __LINE__, status.what);
-    const std::vector<float> sums = y.downloaded();
-    bool right = true;
-    for (size_t i = 0; i < sums.size(); ++i) {
-      float sum = y.numbers[i];
-      for (int thread = 0; thread < kThreads; ++thread) sum += x.numbers[i];
-      right = right && sums[i] == sum;
-    }
-    CHECK(right);
-  }
 }
 
 LUTRA_TEST(cuda_step, what_a_kernel_does_not_take_is_refused_when_it_is_added) {
