@@ -36,7 +36,12 @@ export function lutGemm(x: Tensor, q: QuantizedTensor, options: LutGemmOptions =
   }
 }
 
-/** As `lutGemm`, off the JavaScript thread. Borrowed inputs are copied in; `out` must be native memory. */
+/**
+ * As `lutGemm`, off the JavaScript thread. Borrowed inputs are copied in; `out` must be native memory, and holds a part of the
+ * result after an abort.
+ *
+ * @throws as `lutGemm`; the signal's reason after an abort
+ */
 export async function lutGemmAsync(
   x: Tensor,
   q: QuantizedTensor,
@@ -72,7 +77,8 @@ export async function lutGemmAsync(
 }
 
 /**
- * The worst case of `lutGemm` for this input and these options on this machine: bound[t,m] >= |y - exact y|.
+ * The worst case of `lutGemm` for this input and these options on this machine: bound[t,m] >= |y - exact y|, as long as sums of
+ * activations times weights stay far from the end of fp32: activations beyond about 1e37 may overflow on their way.
  * Same shapes and errors as `lutGemm`.
  */
 export function lutGemmErrorBound(x: Tensor, q: QuantizedTensor, options: ProductOptions = {}): Tensor {

@@ -34,12 +34,24 @@ export interface PlanesOptions {
  */
 export async function packPlanes(planes: BinaryPlanes, options: PlanesOptions = {}): Promise<QuantizedTensor> {
   const call = callOf('packPlanes', options);
-  const { binaryCodes, alphas, offsets, groupSize } = planes;
+  const { binaryCodes, alphas, offsets, groupSize } = planes ?? {};
   for (const [name, tensor] of Object.entries({ binaryCodes, alphas, offsets }))
     if (!(tensor instanceof Tensor || (name === 'offsets' && tensor === null)))
-      throw lutraError('LUTRA_E_DTYPE', { message: `${name} is no Tensor`, where: call.where });
+      throw lutraError('LUTRA_E_DTYPE', {
+        message: `${name} is no Tensor`,
+        where: call.where,
+        found: tensor === null ? 'null' : typeof tensor,
+        expected: name === 'offsets' ? 'a Tensor or null' : 'a Tensor',
+      });
   const [rows = 0, cols = 0] = binaryCodes.shape;
   const [, groups = 0, bits = 0] = alphas.shape;
+  if (alphas.shape.length !== 3)
+    throw lutraError('LUTRA_E_SHAPE', {
+      message: 'alphas must have 3 dimensions',
+      where: call.where,
+      found: `[${alphas.shape}]`,
+      expected: '[outFeatures, groups, bits]',
+    });
   const layout = { rows, cols, bits, groupSize, kind: 'planes', offsets: offsets ? 'real' : 'none' } as const;
   checkLayout(layout, call.where);
   requireShape('binaryCodes', binaryCodes, [rows, cols], call);

@@ -1,7 +1,7 @@
 import { lutraError } from '../errors.js';
 import { addon, guarded, type NativePacked, offsetKindIds, weightKindIds } from '../native/index.js';
 import { checkSubBranch, completePair, type SubBranch, type SubBranchTensors, subBranchTensors } from './sub-branch.js';
-import type { Dtype, Tensor } from './tensor.js';
+import { type Dtype, Tensor } from './tensor.js';
 
 /** The layout of a packed matrix; docs/format.md gives the bytes, native/packing/layout.h the same in code. */
 export interface QuantizedLayout {
@@ -138,8 +138,15 @@ export class QuantizedTensor {
     return this.#native;
   }
 
-  /** The same packed weights with a pair beside them. Takes over the tensors of both; this one is disposed. */
-  withSubBranch(subBranch: SubBranchTensors, where?: string): QuantizedTensor {
+  /**
+   * The same packed weights with a pair beside them, a [rank, inFeatures] and b [outFeatures, rank]. Takes over the tensors of
+   * both; this one is disposed.
+   *
+   * @throws `LUTRA_E_SHAPE`, `LUTRA_E_DTYPE`, `LUTRA_E_DISPOSED`: both stay as they were
+   */
+  withSubBranch(subBranch: SubBranchTensors, where = 'withSubBranch'): QuantizedTensor {
+    if (!(subBranch?.a instanceof Tensor && subBranch.b instanceof Tensor))
+      throw lutraError('LUTRA_E_DTYPE', { message: 'a sub-branch is a pair of Tensors, a and b', where });
     const { layout, codes, scales, offsets } = this;
     const together = new QuantizedTensor(layout, codes, scales, offsets, { subBranch, where });
     this.#native?.dispose();

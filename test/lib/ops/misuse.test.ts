@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { lutGemm, lutGemmAsync, lutGemmErrorBound, prepareActivations } from '../../../lib/ops/index.js';
-import { quantize } from '../../../lib/quantization/index.js';
+import { packPlanes, quantize } from '../../../lib/quantization/index.js';
 import { QuantizedTensor, Tensor } from '../../../lib/tensor/index.js';
 
 let q: QuantizedTensor;
@@ -72,6 +72,29 @@ it('a result of another element type is named', async () => {
       where: `${call.name}.out`,
       found: 'f64',
     });
+});
+
+it('a signal that is none is refused', async () => {
+  const error = await failure(() => lutGemmAsync(Tensor.zeros('f32', [1, 64]), q, { signal: {} as AbortSignal }));
+  expect(error).toMatchObject({ code: 'LUTRA_E_OPTION', where: 'lutGemmAsync', found: 'object' });
+});
+
+it('a pair that is none is refused, and uses nothing up', async () => {
+  for (const pair of [null, undefined, {}, { a: Tensor.zeros('f32', [1, 64]) }])
+    expect(await failure(() => q.withSubBranch(pair as never))).toMatchObject({ code: 'LUTRA_E_DTYPE' });
+  using y = lutGemm(Tensor.zeros('f32', [1, 64]), q);
+  expect(y.shape).toEqual([1, 16]);
+});
+
+it('planes that are none are refused by what is missing', async () => {
+  for (const planes of [null, undefined, {}])
+    expect(await failure(() => packPlanes(planes as never))).toMatchObject({
+      code: 'LUTRA_E_DTYPE',
+      found: 'undefined',
+    });
+  const [binaryCodes, alphas] = [Tensor.zeros('u8', [4, 32]), Tensor.zeros('f32', [4, 2])];
+  const flat = await failure(() => packPlanes({ binaryCodes, alphas, offsets: null, groupSize: 32 }));
+  expect(flat).toMatchObject({ code: 'LUTRA_E_SHAPE', found: '[4,2]', expected: '[outFeatures, groups, bits]' });
 });
 
 it('a pair without fields for its scales is one without scales', () => {
