@@ -30,7 +30,7 @@ import {
   wholeNumber,
   withCommonOptions,
 } from './command.js';
-import { table } from './table.js';
+import { counted, table } from './table.js';
 
 const kinds = ['uniform', 'planes'] as const;
 const modes: readonly Mode[] = ['exact', 'accurate', 'fast'];
@@ -86,13 +86,16 @@ export function withBenchOptions(command: Command): Command {
     .option('--batch-invariant', 'the same bits for a token alone or among others')
     .option(
       '--time <ms>',
-      'time for each row, its bandwidth probe included',
+      'time for each row, its bandwidth probe included; a row takes what it needs at least',
       wholeNumber(1),
       defaultEffort.milliseconds,
     )
     .option('--lines <file>', 'write the rows as JSON lines, the machine first')
     .option('--plot <file>', 'write a roofline plot as SVG');
 }
+
+const described = ({ shape, weights, groupSize, tokens, threads, caches, by, mode }: BenchRow): string =>
+  `${shape} ${weights}, groups of ${groupSize === -1 ? 'a row' : groupSize}, ${counted(tokens, 'token')}, ${counted(threads, 'thread')}, ${caches}, ${by} ${mode}`;
 
 /** @param peers what is to be timed beside lutra */
 export async function bench(
@@ -106,8 +109,7 @@ export async function bench(
     effort: { ...defaultEffort, milliseconds: options.time },
     peers,
     signal,
-    onRow: ({ shape, weights, by, mode, milliseconds }) =>
-      process.stderr.write(`${shape} ${weights} ${by} ${mode}: ${milliseconds.toFixed(4)} ms\n`),
+    onRow: (row) => process.stderr.write(`${described(row)}: ${row.milliseconds.toFixed(4)} ms\n`),
   });
   const files = [
     [options.lines, linesOf(machine, rows)],

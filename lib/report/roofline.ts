@@ -8,6 +8,7 @@ export type Peaks = Readonly<Record<number, number>>;
 
 const panel = { width: 430, height: 400, gap: 64, top: 112 };
 const legend = { height: 84, column: 150 };
+const titleWidth = 480;
 const colours: Readonly<Record<string, string>> = {
   W2: '#0072b2',
   W3: '#009e73',
@@ -40,7 +41,10 @@ const modeOf = (row: BenchRow): string => row.mode.replace(/-invariant| .*/, '')
 export function rooflineSvg(machine: MachineCard, all: readonly BenchRow[], peaks: Peaks = {}): string {
   const rows = all.filter(({ failure }) => failure === undefined);
   const threads = [...new Set(rows.map((row) => row.threads))].sort((a, b) => a - b);
-  const width = Math.max(1, threads.length) * (panel.gap + panel.width) + 24;
+  const entries = legendOf(rows);
+  const columns = Math.max(...entries.map((line) => line.length));
+  const inside = Math.max(threads.length * (panel.gap + panel.width) - panel.gap, titleWidth, columns * legend.column);
+  const width = panel.gap + inside + 24;
   const bottom = panel.top + panel.height;
   const height = bottom + 60 + legend.height;
   const panels = threads.map((count, i) => {
@@ -60,7 +64,7 @@ export function rooflineSvg(machine: MachineCard, all: readonly BenchRow[], peak
     textSvg(panel.gap, 30, 'Products with low-bit weights, and what the machine gives', { 'font-size': 16 }),
     textSvg(panel.gap, 50, `${machine.processor}, ${machine.isa}, ${machine.date}`, { fill: '#555' }),
     ...panels.flat(),
-    legendSvg(rows, bottom + 64),
+    legendSvg(entries, bottom + 64),
     '</svg>\n',
   ].join('\n');
 }
@@ -92,9 +96,17 @@ function pointSvg(x: Axis, y: Axis, row: BenchRow): string {
   return markerSvg(markers[modeOf(row)] ?? 'circle', at, colours[widthOf(row)] ?? grey, row.caches !== 'cold', title);
 }
 
-function legendSvg(rows: readonly BenchRow[], top: number): string {
+interface LegendEntry {
+  text: string;
+  marker: Marker;
+  colour: string;
+  filled: boolean;
+}
+
+/** Line by line: widths, modes, caches. */
+function legendOf(rows: readonly BenchRow[]): LegendEntry[][] {
   const unique = (names: string[]) => [...new Set(names)].sort();
-  const lines: { text: string; marker: Marker; colour: string; filled: boolean }[][] = [
+  return [
     unique(rows.map(widthOf)).map((name) => {
       return { text: name, marker: 'circle', colour: colours[name] ?? grey, filled: true };
     }),
@@ -105,7 +117,10 @@ function legendSvg(rows: readonly BenchRow[], top: number): string {
       return { text: `weights ${name}`, marker: 'circle', colour: grey, filled: name !== 'cold' };
     }),
   ];
-  return lines
+}
+
+const legendSvg = (lines: readonly LegendEntry[][], top: number): string =>
+  lines
     .flatMap((line, row) =>
       line.flatMap(({ text, marker, colour, filled }, column) => {
         const [left, middle] = [panel.gap + column * legend.column, top + row * 22];
@@ -113,4 +128,3 @@ function legendSvg(rows: readonly BenchRow[], top: number): string {
       }),
     )
     .join('\n');
-}
