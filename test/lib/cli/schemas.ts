@@ -98,7 +98,7 @@ export const quantizationPlan = z.strictObject({
   memory: z.strictObject({
     peakBytes: number,
     at: z.string(),
-    parts: z.strictObject({ process: part, weights: part, hessians: part, window: part, solver: part }),
+    parts: z.strictObject({ process: part, text: part, weights: part, hessians: part, window: part, solver: part }),
     limitBytes: nullable,
   }),
   unfinished: z
