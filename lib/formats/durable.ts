@@ -4,7 +4,7 @@ import { lutraError } from '../errors.js';
 import { closeFile } from './open-file.js';
 import { onFile } from './system-error.js';
 
-/** How many pieces of work sync files under a signal, which every job has one of its own of. */
+/** How many pieces of work sync files under a signal; every job has a signal of its own. */
 const underWay = new WeakMap<AbortSignal, number>();
 
 /**
